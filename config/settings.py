@@ -1,0 +1,164 @@
+"""One frozen Settings: environment over .env over defaults. The only reader of os.environ."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from core.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parents[1]
+PREFIX = "NAVKEEPER_"
+DRIVERS = {"sqlite": "sqlite", "mysql": "mysql+pymysql", "mariadb": "mysql+pymysql"}
+
+
+def _mysql(name: str) -> Any:
+    return AliasChoices(f"MYSQL_{name}", f"{PREFIX}MYSQL_{name}")
+
+
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+$")]
+
+
+class Settings(BaseSettings):
+    """What an operator may change. Field names, upper-cased after NAVKEEPER_, are the variables."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    home: Path = Field(ROOT, description="folder of the database, lock, pid and log files")
+    db_url: SecretStr | None = Field(None, description="SQLAlchemy URL; goes before MYSQL_*")
+    mysql_host: str | None = Field(None, validation_alias=_mysql("HOST"))
+    mysql_port: Annotated[int, Field(ge=1, le=65535)] = Field(3306, validation_alias=_mysql("PORT"))
+    mysql_user: str | None = Field(None, validation_alias=_mysql("USER"))
+    mysql_password: SecretStr | None = Field(None, validation_alias=_mysql("PASSWORD"))
+    mysql_db: str | None = Field(None, validation_alias=_mysql("DB"))
+
+    source: str = Field("eastmoney", min_length=1, description="'eastmoney', or a CSV/Parquet file or folder")
+    eastmoney_fund_url: HttpUrl = "https://fund.eastmoney.com"
+    eastmoney_api_url: HttpUrl = "https://api.fund.eastmoney.com"
+    requests_per_second: Annotated[float, Field(gt=0, le=1000)] = 5.0
+    concurrency: Annotated[int, Field(ge=1, le=32)] = 4
+
+    risk_free_rate: Annotated[float, Field(ge=-0.05, le=0.5)] = Field(
+        0.015, description="a year, as a fraction"
+    )
+    periods_per_year: Annotated[int, Field(ge=1, le=366)] = 250
+    staging_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    drain_seconds: Annotated[int, Field(ge=0, le=86400)] = 600
+
+    health_host: str = Field("127.0.0.1", min_length=1)
+    health_port: Annotated[int, Field(ge=0, le=65535)] = 5000
+    language: Literal["zh", "en"] = "zh"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    clock_file: Path | None = Field(None, description="for proofs: a file holding the present instant")
+
+    @field_validator("db_url")
+    @classmethod
+    def _known_database(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _normalised(value.get_secret_value())
+        return value
+
+    @model_validator(mode="after")
+    def _mysql_is_whole(self) -> Settings:
+        named = {"MYSQL_USER": self.mysql_user, "MYSQL_PASSWORD": self.mysql_password}
+        lonely = [name for name, value in named.items() if value is not None]
+        if self.db_url is None and lonely and not (self.mysql_host or self.mysql_db):
+            raise ValueError(
+                f"{lonely[0]} is set, but neither MYSQL_HOST nor MYSQL_DB: set them to use MySQL, "
+                f"or unset {lonely[0]} to use SQLite"
+            )
+        return self
+
+    def database_url(self) -> URL:
+        """The database to use. Printing this URL hides the password."""
+        if self.db_url is not None:
+            return _normalised(self.db_url.get_secret_value())
+        if self.mysql_host or self.mysql_db:
+            return URL.create(
+                "mysql+pymysql",
+                username=self.mysql_user or "root",
+                password=self.mysql_password.get_secret_value() if self.mysql_password else None,
+                host=self.mysql_host or "127.0.0.1",
+                port=self.mysql_port,
+                database=self.mysql_db or "navkeeper",
+            )
+        return URL.create("sqlite", database=str(self.home / "navkeeper.db"))
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    def secrets(self) -> list[str]:
+        """Texts that must never be written anywhere."""
+        password = self.database_url().password
+        return [password] if password else []
+
+
+def _normalised(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number; its text holds the URL
+        url = None
+    driver = DRIVERS.get(url.get_backend_name()) if url is not None else None
+    if url is None or driver is None or (driver != "sqlite" and not url.database):
+        raise ValueError(
+            "allowed: sqlite:////absolute/path.db or mysql+pymysql://user:password@host:3306/database"
+        )
+    if driver == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ValueError("an in-memory SQLite database cannot be shared by processes; name a file")
+    return url.set(drivername=driver)
+
+
+def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
+    """Read environment, .env and defaults. Raises ConfigurationError naming key, value and what is allowed."""
+    path = env_file or ROOT / ".env"
+    names = set(os.environ) | set(dotenv_values(path) if path.exists() else {})
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(names):
+        if name.startswith(PREFIX) and name not in known and not name.startswith(f"{PREFIX}TEST_"):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigurationError(f"unknown setting {name}{hint}")
+    try:
+        return Settings(_env_file=path, **overrides)  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(item) for item in error.errors())) from None
+
+
+def _explain(item: Any) -> str:
+    """One line: key, value, what is allowed. Pydantic's own text could show a password."""
+    field = str(item["loc"][0]) if item["loc"] else ""
+    if not field:
+        return str(item["msg"]).removeprefix("Value error, ")
+    key = field if field.startswith(("MYSQL_", PREFIX)) else PREFIX + field.upper()
+    secret = "PASSWORD" in key.upper() or "DB_URL" in key.upper()
+    value = "(hidden)" if secret else repr(item["input"])
+    return f"{key} = {value} is not allowed: {_allowed(item, key)}"
+
+
+def _allowed(item: Any, key: str) -> str:
+    if item["type"].startswith(("int_", "float_", "greater_", "less_")):
+        name = key.removeprefix(PREFIX).lower()
+        limits = {k: v for part in Settings.model_fields[name].metadata for k, v in vars(part).items()}
+        kind = "a whole number" if Settings.model_fields[name].annotation is int else "a number"
+        low = f" from {limits['ge']}" if "ge" in limits else f" over {limits['gt']}" if "gt" in limits else ""
+        return f"{kind}{low} to {limits['le']}"
+    if item["type"] == "string_pattern_mismatch":
+        return "an address such as https://host:port, without a path"
+    return str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+
+
+def environment_with(**settings: object) -> dict[str, str]:
+    """This process's environment with some settings replaced: for child processes."""
+    return {**os.environ, **{PREFIX + name.upper(): str(value) for name, value in settings.items()}}

@@ -1,0 +1,1 @@
+"""The domain: NAVs. Knows nothing of jobs, runs or clocks."""

@@ -1,0 +1,130 @@
+"""FundCollector: from a source into staging. Nothing here is believed yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from sqlalchemy import Connection, Engine
+
+from core import db, nav_store
+from core.errors import NotReady
+from core.sources.base import FundInfo, NavRow, Source
+from core.trading_calendar import TradingCalendar
+
+HISTORY_BATCH_ROWS = 150_000
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One answer of a source for a night, not yet written anywhere."""
+
+    business_date: date
+    funds: list[FundInfo]
+    rows: list[NavRow]
+
+    @property
+    def advanced(self) -> int:
+        """Funds that have published for the business date."""
+        return sum(1 for row in self.rows if row.nav_date == self.business_date)
+
+    @property
+    def newest(self) -> date | None:
+        return max((row.nav_date for row in self.rows if row.nav_date is not None), default=None)
+
+
+@dataclass(frozen=True)
+class HistoryBatch:
+    batch_id: int
+    rows: list[NavRow]
+    funds: int
+
+
+class FundCollector:
+    """Collects NAVs from `source` into the staging table, one batch at a time."""
+
+    def __init__(self, engine: Engine, source: Source) -> None:
+        self.engine = engine
+        self.source = source
+
+    def fetch(self, business_date: date) -> Fetched:
+        """Ask the source for the newest rows of all funds. Raises SourceError; writes nothing."""
+        rows = self.source.latest()
+        return Fetched(business_date, self.source.fund_list(), rows)
+
+    def stage(
+        self, connection: Connection, fetched: Fetched, now: datetime, run_id: int | None = None
+    ) -> int:
+        """Write what was fetched as one batch, in the caller's transaction; returns its id."""
+        nav_store.save_funds(connection, fetched.funds, now)
+        return nav_store.open_batch(
+            connection,
+            kind="latest",
+            business_date=fetched.business_date,
+            source=self.source.name,
+            provenance=self.source.provenance,
+            now=now,
+            rows=fetched.rows,
+            run_id=run_id,
+        )
+
+    def collect_daily_nav(self, business_date: date, now: datetime) -> int:
+        """Fetch and stage in one transaction of its own; returns the batch id.
+
+        Raises SourceError when the source fails and NotReady when no fund has published for
+        `business_date` yet; then nothing is staged.
+        """
+        fetched = self.fetch(business_date)
+        if not fetched.advanced:
+            raise NotReady(nothing_published(fetched))
+        with db.write(self.engine) as connection:
+            return self.stage(connection, fetched, now)
+
+    def collect_history(
+        self,
+        fund_codes: Sequence[str],
+        now: datetime,
+        start: date | None = None,
+        end: date | None = None,
+        run_id: int | None = None,
+    ) -> Iterator[HistoryBatch]:
+        """Fetch the histories of many funds and stage them as batches of whole funds, one at a time."""
+        rows: list[NavRow] = []
+        funds = 0
+        for _code, history in self.source.histories(list(fund_codes), start, end):
+            rows += history
+            funds += 1
+            if len(rows) >= HISTORY_BATCH_ROWS:
+                yield self._stage_history(rows, funds, now, run_id)
+                rows, funds = [], 0
+        if funds:
+            yield self._stage_history(rows, funds, now, run_id)
+
+    def _stage_history(
+        self, rows: list[NavRow], funds: int, now: datetime, run_id: int | None
+    ) -> HistoryBatch:
+        with db.write(self.engine) as connection:
+            batch_id = nav_store.open_batch(
+                connection,
+                kind="history",
+                business_date=None,
+                source=self.source.name,
+                provenance=self.source.provenance,
+                now=now,
+                rows=rows,
+                run_id=run_id,
+            )
+        return HistoryBatch(batch_id, rows, funds)
+
+
+def nothing_published(fetched: Fetched) -> str:
+    newest = f"the newest is {fetched.newest}" if fetched.newest else "no row has a date"
+    return f"no fund has published for {fetched.business_date} yet ({newest}); try again later this evening"
+
+
+def coverage(connection: Connection, fetched: Fetched, calendar: TradingCalendar) -> tuple[int, int, float]:
+    """Funds that advanced, funds that had a NAV of the session before, and the share (1.0 if unknown)."""
+    before = nav_store.published_count(connection, calendar.previous_session(fetched.business_date))
+    advanced = fetched.advanced
+    return advanced, before, advanced / before if before else 1.0

@@ -1,0 +1,88 @@
+"""Every error NavKeeper raises on purpose, with a stable code and whether trying again can help."""
+
+from __future__ import annotations
+
+
+class NavKeeperError(Exception):
+    """An error whose message may be shown to the operator: it says what, why and what to do.
+
+    `code` is stable English for logs, JSON and clients; `retry` says whether the same call may
+    succeed later without anybody changing anything.
+    """
+
+    code = "error"
+    retry = False
+
+
+class SourceError(NavKeeperError):
+    """The source of NAVs did not give what was asked for."""
+
+    code = "source_error"
+
+
+class SourceUnavailable(SourceError):
+    """No usable answer: no connection, time-out, server error, refusal or a truncated reply."""
+
+    code = "source_unavailable"
+    retry = True
+
+
+class SourceChanged(SourceError):
+    """The reply came through but its format is not the known one. Nothing of it may be staged."""
+
+    code = "source_changed"
+
+
+class UnknownFund(SourceError):
+    """The source (or our own fund list) has no fund of this code."""
+
+    code = "unknown_fund"
+
+
+class DatabaseUnavailable(NavKeeperError):
+    """The database cannot be reached or refused us."""
+
+    code = "database_unavailable"
+    retry = True
+
+
+class SchemaOutdated(NavKeeperError):
+    """The database's schema is not the one this version needs."""
+
+    code = "schema_outdated"
+
+
+class NotReady(NavKeeperError):
+    """A step was asked for before what it needs exists (no batch to validate, no NAVs to measure)."""
+
+    code = "not_ready"
+
+
+class BatchRejected(NavKeeperError):
+    """A whole batch failed a gate; nothing of it was merged."""
+
+    code = "batch_rejected"
+
+
+class UsageError(NavKeeperError):
+    """The operator asked for something that makes no sense; the message says what would."""
+
+    code = "usage"
+
+
+class ConfigurationError(NavKeeperError):
+    """A setting or configuration file is wrong; names the key, the value and what is allowed."""
+
+    code = "configuration"
+
+
+class AlreadyRunning(NavKeeperError):
+    """Another process holds what we need; the message names it."""
+
+    code = "already_running"
+
+
+class ClaimLost(NavKeeperError):
+    """This run was declared dead or cancelled meanwhile; its transaction was rolled back."""
+
+    code = "claim_lost"

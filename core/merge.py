@@ -1,0 +1,202 @@
+"""From staging to the believed tables, in the caller's transaction: quarantine, merge, revisions, events.
+
+Doing it again changes nothing. A published blank never overwrites a known value; a changed value is
+kept in fund_nav_revision with both its versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, func, insert, or_, select, update
+
+from core.nav_store import NUMBERS
+from core.schema import (
+    fund_event,
+    fund_nav,
+    fund_nav_revision,
+    money_fund_yield,
+    quarantine,
+    tmp_fund_nav,
+)
+
+HELD, REPEATED = 1, 2
+KEY = ("fund_code", "nav_date")
+CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Rows of fund_nav and money_fund_yield together."""
+
+    inserted: int
+    revised: int
+    unchanged: int
+
+
+def hold(connection: Connection, batch_id: int, source: str, rows: pd.DataFrame, now: datetime) -> int:
+    """Quarantine `rows` (staged columns and `reasons`); returns how many were not there already."""
+    if rows.empty:
+        return 0
+    _mark(connection, batch_id, rows["row_no"].tolist(), HELD)
+    names = [*KEY, *NUMBERS, "origin", "defect", "raw"]
+    records: dict[str, dict[str, Any]] = {}
+    for row in rows[[*names, "reasons"]].to_dict("records"):
+        record: dict[str, Any] = {str(name): None if pd.isna(value) else value for name, value in row.items()}
+        if record["nav_date"] is not None:
+            record["nav_date"] = record["nav_date"].date()
+        text = repr([source, *(record[name] for name in names)])
+        row_hash = hashlib.sha256(text.encode()).hexdigest()
+        records[row_hash] = record | {
+            "row_hash": row_hash,
+            "batch_id": batch_id,
+            "source": source,
+            "held_at": now,
+        }
+    known: set[str] = set()
+    hashes = list(records)
+    for start in range(0, len(hashes), CHUNK):
+        part = hashes[start : start + CHUNK]
+        known |= set(
+            connection.execute(select(quarantine.c.row_hash).where(quarantine.c.row_hash.in_(part))).scalars()
+        )
+    fresh = [record for row_hash, record in records.items() if row_hash not in known]
+    if fresh:
+        connection.execute(insert(quarantine), fresh)
+    return len(fresh)
+
+
+def drop_repeats(connection: Connection, batch_id: int, row_nos: Sequence[int]) -> None:
+    """Mark rows that repeat another row of the batch, so that only one of them is merged."""
+    _mark(connection, batch_id, row_nos, REPEATED)
+
+
+def _mark(connection: Connection, batch_id: int, row_nos: Sequence[int], mark: int) -> None:
+    if row_nos:
+        statement = (
+            update(tmp_fund_nav)
+            .where(tmp_fund_nav.c.batch_id == batch_id, tmp_fund_nav.c.row_no == bindparam("no"))
+            .values(held=mark)
+        )
+        connection.execute(statement, [{"no": int(no)} for no in row_nos])
+
+
+def merge(connection: Connection, batch_id: int, now: datetime) -> Merged:
+    """Merge the batch's rows that are neither held nor repeats."""
+    navs = _merge_into(connection, fund_nav, ("unit_nav", "accum_nav", "daily_return"), batch_id, now)
+    yields = _merge_into(connection, money_fund_yield, ("income_per_10k", "yield_7d"), batch_id, now)
+    return Merged(
+        navs.inserted + yields.inserted, navs.revised + yields.revised, navs.unchanged + yields.unchanged
+    )
+
+
+def _merge_into(
+    connection: Connection, table: Table, values: tuple[str, ...], batch_id: int, now: datetime
+) -> Merged:
+    staged = tmp_fund_nav.c
+    mine = and_(
+        staged.batch_id == batch_id, staged.held == 0, or_(*(staged[name].is_not(None) for name in values))
+    )
+    same_key = and_(table.c.fund_code == staged.fund_code, table.c.nav_date == staged.nav_date)
+    changed = connection.execute(
+        select(
+            *(table.c[name] for name in KEY),
+            table.c.batch_id.label("old_batch_id"),
+            *(table.c[name].label(f"old_{name}") for name in values),
+            *(staged[name].label(f"new_{name}") for name in values),
+        )
+        .join(tmp_fund_nav, same_key)
+        .where(mine, or_(*(_differs(staged[name], table.c[name]) for name in values)))
+    ).all()
+    if changed:
+        _revise(connection, table, values, [row._asdict() for row in changed], batch_id, now)
+    columns = [*KEY, *values]
+    fresh = (
+        select(*(staged[name] for name in columns), staged.batch_id)
+        .outerjoin(table, same_key)
+        .where(mine, table.c.fund_code.is_(None))
+        .order_by(staged.fund_code, staged.nav_date)
+    )
+    inserted = connection.execute(insert(table).from_select([*columns, "batch_id"], fresh)).rowcount
+    total = connection.execute(select(func.count()).select_from(tmp_fund_nav).where(mine)).scalar_one()
+    return Merged(inserted, len(changed), total - inserted - len(changed))
+
+
+def _differs(new: ColumnElement[Any], old: ColumnElement[Any]) -> ColumnElement[bool]:
+    return and_(new.is_not(None), new.is_distinct_from(old))
+
+
+def _revise(
+    connection: Connection,
+    table: Table,
+    values: tuple[str, ...],
+    rows: list[dict[str, Any]],
+    batch_id: int,
+    now: datetime,
+) -> None:
+    for row in rows:
+        for name in values:  # a blank is no news
+            if row[f"new_{name}"] is None:
+                row[f"new_{name}"] = row[f"old_{name}"]
+    if table is fund_nav:
+        noted = []
+        for row in rows:
+            filled = all(row[f"old_{n}"] is None or row[f"old_{n}"] == row[f"new_{n}"] for n in values)
+            noted.append(
+                row | {"new_batch_id": batch_id, "known_at": now, "reason": "filled" if filled else "changed"}
+            )
+        connection.execute(insert(fund_nav_revision), noted)
+    statement = (
+        update(table)
+        .where(table.c.fund_code == bindparam("key_code"), table.c.nav_date == bindparam("key_date"))
+        .values(batch_id=batch_id, **{name: bindparam(f"new_{name}") for name in values})
+    )
+    keep = [f"new_{name}" for name in values]
+    connection.execute(
+        statement,
+        [
+            {"key_code": row["fund_code"], "key_date": row["nav_date"]} | {name: row[name] for name in keep}
+            for row in rows
+        ],
+    )
+
+
+def save_events(connection: Connection, batch_id: int, events: pd.DataFrame) -> int:
+    """Book dividends and splits (fund_code, ex_date, kind, value, evidence); returns new or changed ones.
+
+    What was published replaces what was implied, never the other way round.
+    """
+    known: dict[tuple[str, date, str], tuple[float, str]] = {}
+    codes = sorted(set(events["fund_code"]))
+    for start in range(0, len(codes), CHUNK):
+        part = codes[start : start + CHUNK]
+        for row in connection.execute(select(fund_event).where(fund_event.c.fund_code.in_(part))):
+            known[row.fund_code, row.ex_date, row.kind] = (row.value, row.evidence)
+    fresh: list[dict[str, Any]] = []
+    revised: list[dict[str, Any]] = []
+    for event in events.to_dict("records"):
+        key = (event["fund_code"], event["ex_date"].date(), event["kind"])
+        old = known.get(key)
+        record = {
+            "fund_code": key[0],
+            "ex_date": key[1],
+            "kind": key[2],
+            "value": event["value"],
+            "evidence": event["evidence"],
+            "batch_id": batch_id,
+        }
+        if old is None:
+            fresh.append(record)
+        elif old != (event["value"], event["evidence"]) and event["evidence"] == "published":
+            revised.append(record)
+    if fresh:
+        connection.execute(insert(fund_event), fresh)
+    for record in revised:
+        key_is = and_(*(fund_event.c[name] == record[name] for name in ("fund_code", "ex_date", "kind")))
+        connection.execute(update(fund_event).where(key_is).values(**record))
+    return len(fresh) + len(revised)

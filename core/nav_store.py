@@ -1,0 +1,252 @@
+"""SQL on the NAV tables: funds, batches, staging, and what the rules need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Double,
+    Numeric,
+    Select,
+    String,
+    and_,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    union_all,
+    update,
+)
+
+from core.db import bulk_insert, new_id
+from core.fund_category import fund_category
+from core.schema import fund_info, fund_nav, nav_batch, tmp_fund_nav
+from core.sources.base import FundInfo, NavRow
+
+STAGED_COLUMNS = ("batch_id", "row_no", *NavRow._fields)
+NUMBERS = (
+    "unit_nav",
+    "accum_nav",
+    "daily_return",
+    "dividend",
+    "split_ratio",
+    "income_per_10k",
+    "yield_7d",
+)
+TEXT_LIMITS = {"fund_code": 32, "origin": 300, "defect": 200, "raw": 4000}
+
+
+def save_funds(connection: Connection, funds: Iterable[FundInfo], now: datetime) -> int:
+    """Add or update fund descriptions; returns how many were new or changed."""
+    known = {
+        row.fund_code: (row.fund_name, row.fund_type, row.pinyin)
+        for row in connection.execute(select(fund_info))
+    }
+    changed = [fund for fund in dict.fromkeys(funds) if known.get(fund.fund_code) != tuple(fund)[1:]]
+    if not changed:
+        return 0
+    rows = [
+        fund._asdict() | {"category": fund_category(fund.fund_type), "updated_at": now} for fund in changed
+    ]
+    old = [row["fund_code"] for row in rows if row["fund_code"] in known]
+    for start in range(0, len(old), 500):
+        connection.execute(delete(fund_info).where(fund_info.c.fund_code.in_(old[start : start + 500])))
+    connection.execute(insert(fund_info), rows)
+    return len(rows)
+
+
+def known_funds(connection: Connection) -> dict[str, str]:
+    """Category by fund code."""
+    return dict(connection.execute(select(fund_info.c.fund_code, fund_info.c.category)).all())
+
+
+def open_batch(
+    connection: Connection,
+    *,
+    kind: str,
+    business_date: date | None,
+    source: str,
+    provenance: str,
+    now: datetime,
+    rows: Sequence[NavRow],
+    run_id: int | None,
+) -> int:
+    """Stage `rows` as one batch; returns its id."""
+    found = connection.execute(
+        insert(nav_batch).values(
+            kind=kind,
+            business_date=business_date,
+            source=source,
+            provenance=provenance[:500],
+            collected_at=now,
+            row_count=len(rows),
+            status="STAGED",
+            run_id=run_id,
+        )
+    )
+    batch_id = new_id(found)
+    bulk_insert(
+        connection,
+        tmp_fund_nav,
+        STAGED_COLUMNS,
+        (_staged(batch_id, no, row) for no, row in enumerate(rows, 1)),
+    )
+    return batch_id
+
+
+def _staged(batch_id: int, row_no: int, row: NavRow) -> tuple[Any, ...]:
+    if row.origin is not None or row.defect is not None or len(row.fund_code) > TEXT_LIMITS["fund_code"]:
+        row = row._replace(
+            **{
+                name: text[:limit]
+                for name, limit in TEXT_LIMITS.items()
+                if (text := getattr(row, name)) is not None
+            }
+        )
+    day = row[1].isoformat() if row[1] is not None else None
+    return (batch_id, row_no, row[0], day, *row[2:])
+
+
+def read_batch(connection: Connection, batch_id: int) -> pd.DataFrame:
+    """The staged rows of a batch as a frame (columns of NavRow and row_no)."""
+    wanted = ("row_no", *NavRow._fields)
+    columns = [_plain(tmp_fund_nav.c[name]) for name in wanted]
+    rows = connection.execute(
+        select(*columns).where(tmp_fund_nav.c.batch_id == batch_id).order_by(tmp_fund_nav.c.row_no)
+    ).all()
+    return frame_of(wanted, rows)
+
+
+def frame_of_rows(rows: Sequence[NavRow]) -> pd.DataFrame:
+    """What `read_batch` would give for freshly staged rows."""
+    return frame_of(("row_no", *NavRow._fields), [(no, *row) for no, row in enumerate(rows, 1)])
+
+
+def frame_of(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> pd.DataFrame:
+    """A frame with float64 numbers (NaN for null) and datetime64 dates (NaT for null)."""
+    parts: Sequence[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
+    data: dict[str, Any] = {}
+    for name, values in zip(columns, parts, strict=True):
+        if name in NUMBERS:
+            data[name] = np.array(values, dtype=np.float64)
+        elif name.endswith("date"):
+            data[name] = np.array(values, dtype="datetime64[D]").astype("datetime64[s]")
+        elif name.endswith(("_no", "_id")):
+            data[name] = np.array(values, dtype=np.int64)
+        else:
+            data[name] = np.array(values, dtype=object)
+    return pd.DataFrame(data)
+
+
+def _plain(column: Column[Any]) -> ColumnElement[Any]:
+    """The column as a float or ISO text: the drivers build those many times faster than Decimal or date."""
+    if isinstance(column.type, Numeric):
+        return cast(column, Double).label(column.name)
+    if column.name.endswith("date"):
+        return cast(column, String(10)).label(column.name)
+    return column
+
+
+def read_anchors(connection: Connection, batch_id: int) -> pd.DataFrame:
+    """The two newest believed rows of each fund from before its first row in the batch."""
+    first = (
+        select(tmp_fund_nav.c.fund_code, func.min(tmp_fund_nav.c.nav_date).label("first_date"))
+        .where(tmp_fund_nav.c.batch_id == batch_id, tmp_fund_nav.c.unit_nav.is_not(None))
+        .group_by(tmp_fund_nav.c.fund_code)
+        .subquery()
+    )
+
+    def earlier(rows_back: int) -> Select[Any]:
+        nav = fund_nav.alias()
+        newest = (
+            select(nav.c.nav_date)
+            .where(nav.c.fund_code == first.c.fund_code, nav.c.nav_date < first.c.first_date)
+            .order_by(nav.c.nav_date.desc())
+            .limit(1)
+            .offset(rows_back)
+            .scalar_subquery()
+        )
+        at = select(first.c.fund_code, newest.label("nav_date")).subquery()
+        columns = ("fund_code", "nav_date", "unit_nav", "accum_nav", "daily_return")
+        joined = and_(fund_nav.c.fund_code == at.c.fund_code, fund_nav.c.nav_date == at.c.nav_date)
+        return select(*(_plain(fund_nav.c[name]) for name in columns)).join(at, joined)
+
+    rows = connection.execute(union_all(earlier(0), earlier(1))).all()
+    return frame_of(("fund_code", "nav_date", "unit_nav", "accum_nav", "daily_return"), rows)
+
+
+def nav_rows(connection: Connection, fund_codes: Sequence[str], until: date) -> pd.DataFrame:
+    """fund_code, nav_date, unit_nav of these funds (sorted codes) up to `until`, sorted."""
+    wanted = ("fund_code", "nav_date", "unit_nav")
+    rows = connection.execute(
+        select(*(_plain(fund_nav.c[name]) for name in wanted))
+        .where(fund_nav.c.fund_code.in_(fund_codes), fund_nav.c.nav_date <= until)
+        .order_by(fund_nav.c.fund_code, fund_nav.c.nav_date)
+    ).all()
+    return frame_of(wanted, rows)
+
+
+def find_batch(connection: Connection, batch_id: int) -> Any:
+    """The nav_batch row, or None."""
+    return connection.execute(select(nav_batch).where(nav_batch.c.id == batch_id)).one_or_none()
+
+
+def newest_batch(connection: Connection, business_date: date, status: str) -> int | None:
+    """The newest latest-batch of a night that is in this state."""
+    return connection.execute(
+        select(func.max(nav_batch.c.id)).where(
+            nav_batch.c.kind == "latest",
+            nav_batch.c.business_date == business_date,
+            nav_batch.c.status == status,
+        )
+    ).scalar()
+
+
+def last_good_row_count(connection: Connection) -> int | None:
+    """Rows of the newest merged latest-batch."""
+    return connection.execute(
+        select(nav_batch.c.row_count)
+        .where(nav_batch.c.kind == "latest", nav_batch.c.status == "MERGED")
+        .order_by(nav_batch.c.id.desc())
+        .limit(1)
+    ).scalar()
+
+
+def decide_batch(connection: Connection, batch_id: int, status: str, now: datetime) -> None:
+    connection.execute(
+        update(nav_batch).where(nav_batch.c.id == batch_id).values(status=status, decided_at=now)
+    )
+
+
+def published_count(connection: Connection, nav_date: date) -> int:
+    """How many funds have a NAV of this date."""
+    return int(connection.execute(select(func.count()).where(fund_nav.c.nav_date == nav_date)).scalar_one())
+
+
+def newest_nav_date(connection: Connection) -> date | None:
+    return connection.execute(select(func.max(fund_nav.c.nav_date))).scalar()
+
+
+def funds_with_navs(connection: Connection) -> list[str]:
+    """Codes of all funds that have a NAV series, sorted."""
+    has_nav = exists().where(fund_nav.c.fund_code == fund_info.c.fund_code)
+    return list(
+        connection.execute(
+            select(fund_info.c.fund_code).where(has_nav).order_by(fund_info.c.fund_code)
+        ).scalars()
+    )
+
+
+def delete_staging_before(connection: Connection, instant: datetime) -> int:
+    """Remove the staged rows of batches judged before `instant`; returns how many. Batches stay on record."""
+    old = select(nav_batch.c.id).where(nav_batch.c.collected_at < instant, nav_batch.c.status != "STAGED")
+    return connection.execute(delete(tmp_fund_nav).where(tmp_fund_nav.c.batch_id.in_(old))).rowcount

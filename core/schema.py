@@ -1,0 +1,318 @@
+"""Every table. The same definitions serve SQLite and MySQL/MariaDB.
+
+NAVs travel as float64 and rest as DECIMAL(20,12) on MySQL, as REAL on SQLite: exact for everything
+published with up to 15 significant digits (twelve decimals below 1,000).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    CHAR,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Dialect
+
+from core.metrics import COLUMNS as METRIC_COLUMNS
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware datetime, stored in UTC with microseconds. A naive one is refused."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        return dialect.type_descriptor(mysql.DATETIME(fsp=6) if dialect.name == "mysql" else DateTime())
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"naive datetime {value!r}: instants carry a timezone")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+NAV = Numeric(20, 12, asdecimal=False).with_variant(Double(), "sqlite")
+PERCENT = Numeric(16, 8, asdecimal=False).with_variant(Double(), "sqlite")
+CODE = CHAR(6)
+ID = BigInteger().with_variant(Integer(), "sqlite")
+COMMON: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
+CLUSTERED: dict[str, Any] = COMMON | {"sqlite_with_rowid": False}
+
+fund_info = Table(
+    "fund_info",
+    metadata,
+    Column("fund_code", CODE, primary_key=True),
+    Column("fund_name", String(200), nullable=False),
+    Column("fund_type", String(50), nullable=False, comment="the publisher's words, e.g. 混合型-灵活"),
+    Column("category", String(16), nullable=False, index=True, comment="core.fund_category"),
+    Column("pinyin", String(100), nullable=False, server_default=""),
+    Column("updated_at", Instant, nullable=False),
+    **CLUSTERED,
+)
+
+nav_batch = Table(
+    "nav_batch",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("kind", String(8), nullable=False, comment="latest or history"),
+    Column("business_date", Date, comment="the night a latest batch was collected for"),
+    Column("source", String(32), nullable=False),
+    Column("provenance", String(500), nullable=False, comment="addresses asked and who answered"),
+    Column("collected_at", Instant, nullable=False),
+    Column("row_count", Integer, nullable=False),
+    Column("status", String(8), nullable=False, comment="STAGED, MERGED or REJECTED"),
+    Column("decided_at", Instant),
+    Column("run_id", ID),
+    Index(None, "kind", "business_date"),
+    sqlite_autoincrement=True,
+    **COMMON,
+)
+
+tmp_fund_nav = Table(
+    "tmp_fund_nav",
+    metadata,
+    Column("batch_id", ID, ForeignKey("nav_batch.id", ondelete="CASCADE"), primary_key=True),
+    Column("row_no", Integer, primary_key=True, autoincrement=False),
+    Column("fund_code", String(32), nullable=False),
+    Column("nav_date", Date),
+    Column("unit_nav", NAV),
+    Column("accum_nav", NAV),
+    Column("daily_return", PERCENT, comment="percent, as published"),
+    Column("dividend", NAV, comment="cash per pre-event share, ex on nav_date"),
+    Column("split_ratio", NAV),
+    Column("income_per_10k", NAV),
+    Column("yield_7d", PERCENT),
+    Column("origin", String(300), comment="file:line"),
+    Column("defect", String(200), comment="why the text could not be read"),
+    Column("raw", Text),
+    Column("held", SmallInteger, nullable=False, server_default="0", comment="1 quarantined, 2 a repeat"),
+    **CLUSTERED,
+)
+
+fund_nav = Table(
+    "fund_nav",
+    metadata,
+    Column("fund_code", CODE, primary_key=True),
+    Column("nav_date", Date, primary_key=True),
+    Column("unit_nav", NAV, nullable=False),
+    Column("accum_nav", NAV),
+    Column("daily_return", PERCENT, comment="percent, as published"),
+    Column("batch_id", ID, nullable=False),
+    CheckConstraint("unit_nav > 0", name="positive"),
+    Index(None, "nav_date"),
+    **CLUSTERED,
+)
+
+fund_nav_revision = Table(
+    "fund_nav_revision",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("fund_code", CODE, nullable=False),
+    Column("nav_date", Date, nullable=False),
+    Column("old_unit_nav", NAV, nullable=False),
+    Column("new_unit_nav", NAV, nullable=False),
+    Column("old_accum_nav", NAV),
+    Column("new_accum_nav", NAV),
+    Column("old_daily_return", PERCENT),
+    Column("new_daily_return", PERCENT),
+    Column("old_batch_id", ID, nullable=False),
+    Column("new_batch_id", ID, nullable=False),
+    Column("known_at", Instant, nullable=False),
+    Column("reason", String(16), nullable=False, comment="filled: a blank was published later; changed"),
+    Index(None, "fund_code", "nav_date"),
+    **COMMON,
+)
+
+fund_event = Table(
+    "fund_event",
+    metadata,
+    Column("fund_code", CODE, primary_key=True),
+    Column("ex_date", Date, primary_key=True),
+    Column("kind", String(8), primary_key=True, comment="dividend or split"),
+    Column("value", NAV, nullable=False, comment="cash per pre-event share, or shares after for one before"),
+    Column("evidence", String(16), nullable=False, comment="published, or implied by two published figures"),
+    Column("batch_id", ID, nullable=False),
+    CheckConstraint("value > 0", name="positive"),
+    **CLUSTERED,
+)
+
+money_fund_yield = Table(
+    "money_fund_yield",
+    metadata,
+    Column("fund_code", CODE, primary_key=True),
+    Column("nav_date", Date, primary_key=True),
+    Column("income_per_10k", NAV),
+    Column("yield_7d", PERCENT, comment="percent a year"),
+    Column("batch_id", ID, nullable=False),
+    Index(None, "nav_date"),
+    **CLUSTERED,
+)
+
+fund_metrics = Table(
+    "fund_metrics",
+    metadata,
+    Column("fund_code", CODE, primary_key=True),
+    Column("calc_date", Date, primary_key=True),
+    Column("definition_version", String(8), primary_key=True),
+    Column("nav_date", Date, nullable=False, comment="the newest NAV used"),
+    Column("nav_count", Integer, nullable=False),
+    *(
+        Column(name, Date if name.rpartition("_")[0].endswith(("peak", "trough", "recovery")) else Double())
+        for name in METRIC_COLUMNS
+    ),
+    Index(None, "calc_date"),
+    **CLUSTERED,
+)
+
+data_update_log = Table(
+    "data_update_log",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("table_name", String(64), nullable=False),
+    Column("update_date", Date, nullable=False, comment="business date"),
+    Column("record_count", Integer, nullable=False),
+    Column("status", String(8), nullable=False, comment="SUCCESS, FAILURE or PARTIAL"),
+    Column("error_msg", String(1000)),
+    Column("start_time", Instant, nullable=False),
+    Column("end_time", Instant, nullable=False),
+    Column("duration_seconds", Double(), nullable=False),
+    Column("run_id", ID),
+    Index(None, "table_name", "update_date"),
+    Index(None, "end_time"),
+    **COMMON,
+)
+
+rule_result = Table(
+    "rule_result",
+    metadata,
+    Column("batch_id", ID, ForeignKey("nav_batch.id", ondelete="CASCADE"), primary_key=True),
+    Column("rule_id", String(40), primary_key=True),
+    Column("severity", String(8), nullable=False, comment="error, warning or gate"),
+    Column("checked", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("detail", Text, nullable=False, comment="JSON: samples, or a gate's figures"),
+    **CLUSTERED,
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("row_hash", CHAR(64), nullable=False, unique=True, comment="the same bad row is kept once"),
+    Column("batch_id", ID, nullable=False, index=True),
+    Column("source", String(32), nullable=False),
+    Column("fund_code", String(32), nullable=False, index=True),
+    Column("nav_date", Date),
+    Column("unit_nav", NAV),
+    Column("accum_nav", NAV),
+    Column("daily_return", PERCENT),
+    Column("dividend", NAV),
+    Column("split_ratio", NAV),
+    Column("income_per_10k", NAV),
+    Column("yield_7d", PERCENT),
+    Column("origin", String(300)),
+    Column("defect", String(200)),
+    Column("raw", Text),
+    Column("reasons", String(500), nullable=False, comment="rule ids, comma-separated"),
+    Column("held_at", Instant, nullable=False),
+    Index(None, "nav_date"),
+    **COMMON,
+)
+
+trade_calendar = Table(
+    "trade_calendar",
+    metadata,
+    Column("cal_date", Date, primary_key=True, comment="a trading day"),
+    Column("provisional", Boolean(), nullable=False),
+    **CLUSTERED,
+)
+
+job_run = Table(
+    "job_run",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("job_id", String(64), nullable=False),
+    Column("task", String(64), nullable=False),
+    Column("business_date", Date, nullable=False),
+    Column("scheduled_for", Instant, comment="null for runs asked for by hand"),
+    Column("params", Text, nullable=False, comment="JSON"),
+    Column("status", String(12), nullable=False, comment="scheduler.job.RunStatus"),
+    Column("active_key", String(64), unique=True, comment="the job's id while the run is RUNNING"),
+    Column("reason", String(1000)),
+    Column("requested_by", String(64), nullable=False),
+    Column("queued_at", Instant, nullable=False),
+    Column("started_at", Instant),
+    Column("finished_at", Instant),
+    Column("record_count", Integer),
+    Column("claim", String(36)),
+    Column("host", String(255)),
+    Column("pid", Integer),
+    Column("pid_started", String(64), comment="boot id and start tick of the process"),
+    Column("exit_code", Integer),
+    Column("log_file", String(500)),
+    UniqueConstraint("job_id", "scheduled_for"),
+    Index(None, "status"),
+    Index(None, "job_id", "business_date"),
+    Index(None, "queued_at"),
+    sqlite_autoincrement=True,
+    **COMMON,
+)
+
+run_event = Table(
+    "run_event",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("run_id", ID, ForeignKey("job_run.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("at", Instant, nullable=False),
+    Column("from_status", String(12)),
+    Column("to_status", String(12), nullable=False),
+    Column("reason", String(1000)),
+    **COMMON,
+)
+
+daemon = Table(
+    "daemon",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False, comment="always 1"),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("heartbeat_at", Instant, nullable=False),
+    Column("stopped_at", Instant),
+    **COMMON,
+)

@@ -1,0 +1,194 @@
+"""Rows of many funds in date order, and what explains the change from one row to the next.
+
+A published daily return is a total return: dividends and splits are in it. It is also rounded, and
+so are the NAVs. So each change is held against every basis on which a publisher may have computed
+it, within the tolerance that the rounding allows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Days = NDArray[np.datetime64]
+
+HALF_CENT = 0.005  # returns are published in percent with two decimals
+SLACK = 1e-9
+T = TypeVar("T", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Arrays of the frame's length. NaN where there is no previous row or no value."""
+
+    judged: Bools  # rows of the batch with a usable NAV and a previous row
+    change: Floats  # percent, dividends and splits undone
+    return_checked: Bools
+    return_explained: Bools
+    sessions_since: Ints  # trading days since the previous row
+    accum_over_unit: Floats
+    previous_accum_over_unit: Floats
+    has_event: Bools
+    dividend: Floats  # per pre-event share, to be booked on this row's date; NaN if none
+    split_ratio: Floats
+    implied: Bools  # the dividend follows from accumulated NAV and published return; nobody announced it
+
+
+@dataclass(frozen=True)
+class _Step:
+    """From a previous row to this one."""
+
+    nav: Floats
+    previous: Floats
+    digit: Floats  # half a unit of the NAV's last digit
+
+
+def published_decimals(values: Floats) -> Ints:
+    """Decimals after trailing zeros, 2 to 12; 0 for NaN. `1.2340` was read as 1.234: it shows three."""
+    found = np.zeros(len(values), dtype=np.int64)
+    known = np.isfinite(values)
+    open_ = known.copy()
+    for decimals in range(2, 13):
+        scaled = values[open_] * 10.0**decimals
+        exact = np.abs(scaled - np.rint(scaled)) <= np.maximum(1e-9, np.abs(scaled) * 2e-15)
+        places = np.flatnonzero(open_)
+        found[places[exact]] = decimals
+        open_[places[exact]] = False
+        if not open_.any():
+            break
+    found[open_] = 12
+    return found
+
+
+def explain(frame: pd.DataFrame, usable: Bools, sessions: Days) -> Series:
+    """Hold every row of `frame` (sorted by fund and date) against the one before.
+
+    `usable` marks the rows whose NAV may be calculated with; the others are passed over. `sessions`
+    are the trading days, sorted.
+    """
+    at = np.flatnonzero(usable)
+    part = _explain_usable(frame.iloc[at], sessions)
+    return Series(**{name: _spread(value, at, len(frame)) for name, value in vars(part).items()})
+
+
+def _spread(values: Any, at: Ints, size: int) -> Any:
+    empty = np.full(size, np.nan) if values.dtype == np.float64 else np.zeros(size, dtype=values.dtype)
+    empty[at] = values
+    return empty
+
+
+def _explain_usable(frame: pd.DataFrame, sessions: Days) -> Series:
+    codes = pd.factorize(frame["fund_code"])[0]
+    nav, accum, published, dividend, split = (
+        frame[name].to_numpy(dtype=float)
+        for name in ("unit_nav", "accum_nav", "daily_return", "dividend", "split_ratio")
+    )
+    anchor = frame["anchor"].to_numpy(dtype=bool)
+    days = frame["nav_date"].to_numpy().astype("datetime64[D]")
+    ordinal = np.searchsorted(sessions, days, side="right")
+    first, second = _back(codes, 1), _back(codes, 2)
+    event = (np.nan_to_num(dividend) > 0) | (~np.isnan(split) & (split > 0) & (split != 1))
+    cash = np.where(event, np.nan_to_num(dividend), 0.0)
+    ratio = np.where(event & ~np.isnan(split), split, 1.0)
+    digit = 0.5 * 10.0 ** -np.maximum(
+        published_decimals(nav), _taken(published_decimals(nav), first, 0)
+    ).clip(2)
+
+    step = _Step(nav, _taken(nav, first, np.nan), digit)
+    earlier = _Step(nav, _taken(nav, second, np.nan), digit)
+    # Publishers print 0.00 where they publish no return (closed periods, half-year valuations).
+    silent = np.isnan(published) | (published == 0)
+    stated = _agrees(step, published, ratio, cash) | _agrees(earlier, published, ratio, cash)
+    own = event & np.where(silent, _nearer(step, ratio, cash), stated)
+    # An event may be announced on the row before the one it shows on.
+    late = _taken(event & ~own, first, False)
+    late_ratio, late_cash = _taken(ratio, first, 1.0), _taken(cash, first, 0.0)
+    carried = late & np.where(
+        silent, _nearer(step, late_ratio, late_cash), _agrees(step, published, late_ratio, late_cash)
+    )
+    plain = _agrees(step, published, 1.0, 0.0)
+    extra = (accum - _taken(accum, first, np.nan)) - (nav - step.previous)
+    implied = ~own & ~carried & ~plain & ~silent & (extra > 4 * digit)
+    implied &= _agrees(step, published, 1.0, extra, 2.0)
+
+    explained = own | carried | plain | implied
+    gone = event & ~own & _next_carried(carried, first)
+    # The row before may be wrong itself, or a valuation on a day without trading: then the one before counts.
+    doubtful = _taken(~explained & ~np.isnan(step.previous) & ~silent, first, False)
+    doubtful |= _taken(~np.isin(days, sessions), first, False)
+    explained |= doubtful & _agrees(earlier, published, 1.0, 0.0)
+
+    ratio = np.where(carried, late_ratio, np.where(gone, 1.0, ratio))
+    cash = np.where(carried, late_cash, np.where(gone, 0.0, np.where(implied, extra, cash)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        change = 100 * ((ratio * nav + cash) / step.previous - 1)
+        change_earlier = 100 * ((ratio * nav + cash) / earlier.previous - 1)
+        accum_over_unit = np.where(accum > 0, accum, np.nan) / nav
+    smaller = doubtful & (np.abs(change_earlier) < np.abs(change))
+    since = ordinal - _taken(ordinal, first, 0)
+    known = ~np.isnan(step.previous)
+    # Across a hole in what we hold, the published return is of another step.
+    comparable = known & ~(_taken(anchor, first, False) & (since > 1))
+    return Series(
+        judged=known & ~anchor,
+        change=np.where(smaller, change_earlier, change),
+        return_checked=comparable & ~anchor & ~silent,
+        return_explained=explained,
+        sessions_since=since,
+        accum_over_unit=accum_over_unit,
+        previous_accum_over_unit=_taken(accum_over_unit, first, np.nan),
+        has_event=event | carried | implied,
+        dividend=np.where(cash > 0, cash, np.nan),
+        split_ratio=np.where(ratio != 1, ratio, np.nan),
+        implied=implied,
+    )
+
+
+def _agrees(
+    step: _Step, published: Floats, ratio: Floats | float, cash: Floats | float, more: float = 0.0
+) -> Bools:
+    """Whether (s*U_t + D)/U_prev - 1 is the published return, as far as its rounding lets one tell.
+
+    Tolerance in percent: 100*d*(s + (s*U_t + D)/U_prev)/U_prev, d half a unit of the NAV's last digit,
+    and half a unit of the return's last digit; `more` half units where D itself is a difference.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        growth = (ratio * step.nav + cash) / step.previous
+        tolerance = 100 * step.digit * (ratio + growth + 2 * more) / step.previous + HALF_CENT + SLACK
+        return np.asarray(np.abs(100 * (growth - 1) - published) <= tolerance)
+
+
+def _nearer(step: _Step, ratio: Floats, cash: Floats) -> Bools:
+    """Whether the event makes the change smaller: all one can ask where no return was published."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        with_event = np.abs((ratio * step.nav + cash) / step.previous - 1)
+        without = np.abs(step.nav / step.previous - 1)
+        return np.asarray(~(with_event > without))
+
+
+def _back(codes: Ints, rows: int) -> Ints:
+    """Position of the row `rows` earlier of the same fund, or -1."""
+    at = np.arange(len(codes)) - rows
+    known = at >= 0
+    known[known] = codes[at[known]] == codes[known]
+    return np.where(known, at, -1)
+
+
+def _taken(values: NDArray[T], at: Ints, missing: Any) -> NDArray[T]:
+    out = values[at]
+    out[at < 0] = missing
+    return out
+
+
+def _next_carried(carried: Bools, first: Ints) -> Bools:
+    """Rows whose event was booked on the row after them."""
+    out = np.zeros(len(carried), dtype=bool)
+    out[first[carried]] = True
+    return out

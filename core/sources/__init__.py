@@ -1,0 +1,1 @@
+"""Where NAVs come from."""

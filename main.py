@@ -1,0 +1,88 @@
+"""NavKeeper's command line: parse, call, print. `python main.py --help` lists the actions."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from datetime import date
+
+ACTIONS = {
+    "init": "create or upgrade the tables, fill the trading calendar",
+    "nav": "collect tonight's NAVs; with --from/--to or --fund: back-fill history",
+    "validate": "check the night's batch and merge what can be believed",
+    "metrics": "calculate the metrics of all funds",
+    "weekly": "recalculate everything, clean up, write the weekly summary",
+    "all": "nav, validate and metrics, one after the other",
+    "scheduler": "run the daemon in the foreground",
+    "monitor": "show the dashboard",
+    "health": "serve /health and /metrics",
+    "status": "one line: is the data complete?",
+    "doctor": "check configuration, database, calendar, source and disk",
+    "demo": "a night on a simulated market, start to end",
+}
+PASSED_ON = ("monitor", "health")  # these have options of their own
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        prog="main.py",
+        description="NavKeeper 净值守夜人: a correct, complete and fresh copy of China's public-fund NAVs",
+        epilog="exit codes: 0 ok, 1 failed, 2 usage, 3 already running, 78 configuration",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    listed = "\n".join(f"  {name:<10} {text}" for name, text in ACTIONS.items())
+    found.usage = f"main.py ACTION [options]   (or --action ACTION)\n\nactions:\n{listed}\n"
+    found.add_argument("word", nargs="?", metavar="ACTION", help=argparse.SUPPRESS)
+    found.add_argument("--action", metavar="ACTION", help="the same as the plain first word")
+    found.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help="business date (default: the newest)")
+    found.add_argument(
+        "--from", dest="start", type=_date, metavar="YYYY-MM-DD", help="nav: first date of history"
+    )
+    found.add_argument("--to", dest="end", type=_date, metavar="YYYY-MM-DD", help="nav: last date of history")
+    found.add_argument("--fund", action="append", metavar="CODE", help="only this fund (again for more)")
+    found.add_argument(
+        "--source", metavar="NAME|PATH", help="nav: 'eastmoney', or a CSV/Parquet file or folder"
+    )
+    found.add_argument("--json", action="store_true", help="print the result as JSON")
+    found.add_argument("--dry-run", action="store_true", help="do everything but write")
+    return found
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date; write it as 2025-12-01") from None
+
+
+def action_of(words: list[str]) -> tuple[str | None, list[str]]:
+    """The action named, as first word or by --action, and the other words."""
+    for at, word in enumerate(words):
+        if word == "--action" and at + 1 < len(words):
+            return words[at + 1], words[:at] + words[at + 2 :]
+        if word.startswith("--action="):
+            return word.partition("=")[2], words[:at] + words[at + 1 :]
+    if words and not words[0].startswith("-"):
+        return words[0], words[1:]
+    return None, words
+
+
+def main(words: list[str]) -> int:
+    action, rest = action_of(words)
+    if action is None or (rest[:1] in (["-h"], ["--help"]) and action not in PASSED_ON):
+        options = parser().parse_args(rest)  # prints the help and ends for --help
+        parser().error(f"name an action: {', '.join(ACTIONS)}")
+    if action not in ACTIONS:
+        near = difflib.get_close_matches(action, ACTIONS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ACTIONS)}"
+        print(f"main.py: unknown action {action!r}; {hint}", file=sys.stderr)
+        return 2
+    options = argparse.Namespace() if action in PASSED_ON else parser().parse_args(rest)
+    from scheduler.cli import run
+
+    return run(action, options, rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,304 @@
+"""What main.py's actions do. Data on stdout, talk on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from config.logging_config import configure_logging
+from config.settings import load_settings
+from core import db
+from core.errors import AlreadyRunning, NavKeeperError, UsageError
+from core.initialise import ensure_ready, initialise
+from core.trading_calendar import TradingCalendar, load_calendar
+from scheduler import run_store
+from scheduler.clock import Clock, clock_from
+from scheduler.exit_codes import FAILED, OK, exit_code
+from scheduler.job import DONE_WELL, RunStatus
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from config.settings import Settings
+
+TASK_OF = {
+    "nav": ("collect", "collect_nav"),
+    "backfill": ("backfill", "backfill_nav"),
+    "validate": ("validate", "validate_nav"),
+    "metrics": ("metrics", "calculate_metrics"),
+    "weekly": ("weekly", "weekly_full_calc"),
+}
+ALLOWED = {
+    "nav": {"date", "start", "end", "fund", "source", "json", "dry_run"},
+    "validate": {"date", "json", "dry_run"},
+    "metrics": {"date", "fund", "json", "dry_run"},
+    "weekly": {"date", "json"},
+    "all": {"date", "source", "json"},
+    "status": {"json"},
+    "doctor": {"json"},
+}
+OPTION = {"start": "--from", "end": "--to", "dry_run": "--dry-run"}
+
+
+def run(action: str, options: argparse.Namespace, words: list[str]) -> int:
+    """Do `action`; returns the exit code. The one place where typed errors become a line on stderr."""
+    try:
+        for name, value in vars(options).items():
+            if value and name not in ALLOWED.get(action, set()):
+                raise UsageError(f"{OPTION.get(name, '--' + name)} means nothing to {action}")
+        return _dispatch(action, options, words)
+    except NavKeeperError as error:
+        print(f"{action}: {error}", file=sys.stderr)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        print(f"\n{action}: stopped; nothing half done was kept", file=sys.stderr)
+        return 130
+
+
+def _dispatch(action: str, options: argparse.Namespace, words: list[str]) -> int:
+    if action == "scheduler":
+        from scheduler.run_scheduler import run as run_daemon
+
+        return run_daemon()
+    if action == "monitor":
+        from scheduler.monitor import main as monitor
+
+        return monitor(words)
+    if action == "health":
+        from scheduler.health_check import main as health
+
+        return health(words)
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.secrets(), settings.logs / "cli.log", console=False)
+    if action == "demo":
+        from scheduler.demo import demo
+
+        return demo(settings)
+    return Command(settings, options).do(action)
+
+
+class Command:
+    """One call of main.py on one database."""
+
+    def __init__(self, settings: Settings, options: argparse.Namespace) -> None:
+        self.settings = settings
+        self.options = options
+        self.clock: Clock = clock_from(settings)
+        self.engine: Engine = db.connect(settings.database_url())
+
+    def do(self, action: str) -> int:
+        if action == "init":
+            initialise(self.engine, self.clock())
+            print(f"ready: {self.engine.url.render_as_string()}", file=sys.stderr)
+            return OK
+        if action == "doctor":
+            from scheduler.doctor import doctor
+
+            return doctor(self.engine, self.settings, self.clock(), as_json=self.options.json)
+        if action == "status":
+            return self.status()
+        ensure_ready(self.engine, self.clock())
+        if self.options.dry_run:
+            return self.dry_run(action)
+        if action == "all":
+            for step in ("nav", "validate", "metrics"):
+                code = self.run_step(step)
+                if code != OK:
+                    return code
+            return OK
+        return self.run_step(action)
+
+    def calendar(self) -> TradingCalendar:
+        with db.read(self.engine) as connection:
+            calendar = load_calendar(connection)
+        assert calendar is not None  # noqa: S101 - ensure_ready filled it
+        return calendar
+
+    def business_date(self) -> date:
+        """--date, which must be a trading day that has come, or the newest one."""
+        calendar = self.calendar()
+        wanted: date | None = self.options.date
+        newest = calendar.newest_business_date(self.clock())
+        if wanted is None:
+            return newest
+        if wanted > newest:
+            raise UsageError(f"--date {wanted} has no NAVs yet; the newest date that can have is {newest}")
+        if not calendar.is_session(wanted):
+            before = calendar.last_session(wanted)
+            raise UsageError(f"--date {wanted} is not a trading day; the one before is {before}")
+        return wanted
+
+    def run_step(self, step: str) -> int:
+        """Do one step as a run of its own, in this process, seen by daemon and dashboard."""
+        day = self.business_date()
+        params: dict[str, Any] = {}
+        if step == "nav":
+            step, params = self._collection(day)
+        if step == "metrics" and self.options.fund:
+            params["fund_codes"] = self._measured_funds()
+        from config.translation import translator
+        from scheduler.progress import shown_progress
+        from scheduler.runner import RunContext, execute
+
+        run_row, claim = self._claimed(*TASK_OF[step], day, params)
+        with shown_progress(step) as progress:
+            context = RunContext(
+                self.engine,
+                self.settings,
+                run_row,
+                claim,
+                self.clock,
+                translate=translator(self.settings.language),
+                progress=progress,
+            )
+            status, count, reason = execute(context, run_row)
+        self._print_result(step, day, status, count, reason, context.details)
+        return OK if status in DONE_WELL or status is RunStatus.SKIPPED else FAILED
+
+    def _collection(self, day: date) -> tuple[str, dict[str, Any]]:
+        """The newest rows of everything, or a back-fill when history is asked for."""
+        options = self.options
+        params: dict[str, Any] = {"source": options.source} if options.source else {}
+        start, end = options.start, options.end
+        if options.date is not None:
+            if start or end:
+                raise UsageError("give either --date or --from/--to")
+            if day != self.calendar().newest_business_date(self.clock()):
+                start = end = day  # the whole-market pages show only the newest rows
+        if start and end and start > end:
+            raise UsageError(f"--from {start} is after --to {end}")
+        if not (start or end or options.fund):
+            return "nav", params
+        if options.fund:
+            self._refuse_unknown(options.fund, options.source)
+        codes = {"fund_codes": tuple(options.fund)} if options.fund else {}
+        dates = {name: day.isoformat() for name, day in (("start", start), ("end", end)) if day}
+        return "backfill", params | codes | dates
+
+    def _refuse_unknown(self, codes: list[str], spec: str | None) -> None:
+        """Raises UsageError for a code that neither we nor the source know."""
+        from core.nav_store import known_funds
+        from scheduler.tasks import make_source
+
+        with db.read(self.engine) as connection:
+            unknown = set(codes) - set(known_funds(connection))
+        if unknown:
+            source = make_source(self.settings, spec)
+            try:
+                unknown -= {fund.fund_code for fund in source.fund_list()}
+            finally:
+                source.close()
+        if unknown:
+            raise UsageError(f"--fund {', '.join(sorted(unknown))}: the source knows no such fund")
+
+    def _measured_funds(self) -> tuple[str, ...]:
+        from core.nav_store import known_funds
+
+        with db.read(self.engine) as connection:
+            unknown = sorted(set(self.options.fund) - set(known_funds(connection)))
+        if unknown:
+            raise UsageError(
+                f"--fund {', '.join(unknown)} has no NAVs; first run: main.py nav --fund {unknown[0]}"
+            )
+        return tuple(self.options.fund)
+
+    def _claimed(self, job_id: str, task: str, day: date, params: dict[str, Any]) -> tuple[Any, str]:
+        from scheduler.process_identity import Process, this_process
+        from scheduler.supervisor import end_for_dead
+
+        now = self.clock()
+        with db.write(self.engine) as connection:
+            busy = run_store.running_job(connection, job_id)
+            if busy is not None:
+                process = Process(busy.host, busy.pid, busy.pid_started)
+                if process.host != this_process().host or process.is_alive():
+                    raise AlreadyRunning(
+                        f"{job_id} runs already: run {busy.id}, pid {busy.pid} on {busy.host}"
+                    )
+                end_for_dead(connection, busy, RunStatus.INTERRUPTED, "its process is gone", now)
+            run_id = run_store.add_run(
+                connection,
+                job_id=job_id,
+                task=task,
+                business_date=day,
+                status=RunStatus.QUEUED,
+                now=now,
+                params=params,
+                requested_by=f"cli:{getpass.getuser()}",
+            )
+            assert run_id is not None  # noqa: S101 - only a scheduled fire can exist already
+            row = run_store.get_run(connection, run_id)
+            assert row is not None  # noqa: S101
+            claim = run_store.claim_run(connection, row, this_process(), now)
+            row = run_store.get_run(connection, run_id)
+        if claim is None:
+            raise AlreadyRunning(f"{job_id} was started by someone else this moment")
+        return row, claim
+
+    def _print_result(
+        self, step: str, day: date, status: RunStatus, count: int, reason: str | None, details: dict[str, Any]
+    ) -> None:
+        validation = details.get("validation")
+        if self.options.json:
+            result: dict[str, Any] = {
+                "action": step,
+                "business_date": day.isoformat(),
+                "status": status.value,
+                "record_count": count,
+                "reason": reason,
+            }
+            result |= details.get("backfill", {})
+            if validation is not None:
+                result["validation"] = _jsonable(validation)
+            print(json.dumps(result, ensure_ascii=False))
+            return
+        stream = sys.stdout if status in DONE_WELL else sys.stderr
+        print(f"{step} {day}: {status.value}, {count} records{f' - {reason}' if reason else ''}", file=stream)
+        if validation is not None:
+            for rule in validation.details:
+                if rule.failed:
+                    print(
+                        f"  {rule.rule_id}: {rule.failed} of {rule.checked}; e.g. {rule.samples[0]}",
+                        file=stream,
+                    )
+
+    def dry_run(self, action: str) -> int:
+        """Fetch and check, write nothing."""
+        from scheduler.dry_run import DRY_RUNS
+
+        day = self.business_date()
+        params = self._collection(day)[1] if action == "nav" else {}
+        if action == "metrics" and self.options.fund:
+            params = {"fund_codes": self._measured_funds()}
+        found = DRY_RUNS[action](self.engine, self.settings, self.calendar(), day, self.clock(), params)
+        if self.options.json:
+            print(json.dumps(found, ensure_ascii=False))
+        else:
+            for key, value in found.items():
+                print(f"{key}: {value}")
+        return OK
+
+    def status(self) -> int:
+        """One line for scripts: the verdict, why, and what to type. 0 only if all is well."""
+        from config.translation import translator
+        from scheduler.jobs_file import JOBS_FILE, load_jobs
+        from scheduler.monitor import verdict_line
+        from scheduler.overview import collect_overview, observer_engine
+
+        engine = observer_engine(self.settings.database_url())
+        overview = collect_overview(engine, load_jobs(JOBS_FILE), self.clock())
+        if self.options.json:
+            print(json.dumps(overview.as_json(), ensure_ascii=False))
+        else:
+            print(verdict_line(overview, translator(self.settings.language)).plain)
+        return OK if overview.verdict.state in ("OK", "RUNNING") else FAILED
+
+
+def _jsonable(validation: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(validation)

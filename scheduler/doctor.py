@@ -1,0 +1,127 @@
+"""`main.py doctor`: what could be wrong on this machine, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine, select
+
+from core import db
+from core.errors import ConfigurationError, NavKeeperError
+from core.rules import load_thresholds
+from core.schema import daemon
+from core.trading_calendar import SHANGHAI, load_calendar
+from scheduler.exit_codes import FAILED, OK
+from scheduler.jobs_file import JOBS_FILE, load_jobs
+from scheduler.tasks import RULES_FILE, TASKS, make_source
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+CONFIRMED_DAYS = 45
+FREE_BYTES = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    ok: bool
+    text: str
+
+
+def doctor(engine: Engine, settings: Settings, now: datetime, *, as_json: bool) -> int:
+    """Print one line per check; exit code 1 if one failed."""
+    checks = [_configuration(), _database(engine)]
+    if checks[-1].ok:
+        checks += [_calendar(engine, now), _daemon(engine, now)]
+    checks += [_disk(settings), _source(settings)]
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], ensure_ascii=False))
+    else:
+        for check in checks:
+            print(f"{'ok  ' if check.ok else 'BAD '} {check.name}: {check.text}")
+    return OK if all(check.ok for check in checks) else FAILED
+
+
+def _configuration() -> Check:
+    try:
+        jobs = load_jobs(JOBS_FILE)
+        load_thresholds(RULES_FILE)
+    except ConfigurationError as error:
+        return Check("configuration", False, str(error))
+    unknown = [job.task for job in jobs.values() if job.task not in TASKS]
+    if unknown:
+        return Check("configuration", False, f"{JOBS_FILE.name}: unknown task {unknown[0]}")
+    return Check("configuration", True, f"{len(jobs)} jobs: {', '.join(jobs)}")
+
+
+def _database(engine: Engine) -> Check:
+    try:
+        if db.is_empty(engine) or not db.is_current(engine):
+            return Check("database", False, db.outdated_message(engine))
+    except NavKeeperError as error:
+        return Check("database", False, str(error))
+    return Check("database", True, engine.url.render_as_string())
+
+
+def _calendar(engine: Engine, now: datetime) -> Check:
+    with db.read(engine) as connection:
+        calendar = load_calendar(connection)
+    if calendar is None:
+        return Check("calendar", False, "the trading calendar is empty; run: python main.py init")
+    today = now.astimezone(SHANGHAI).date()
+    confirmed = max(day for day in calendar.sessions if day not in calendar.provisional)
+    left = (confirmed - today).days
+    text = f"confirmed to {confirmed}, {left} days ahead"
+    if left >= CONFIRMED_DAYS:
+        return Check("calendar", True, text)
+    advice = "the exchange announces the next year in December; then upgrade exchange-calendars and run: main.py init"
+    return Check("calendar", left > 0, f"{text}; {advice}")
+
+
+def _daemon(engine: Engine, now: datetime) -> Check:
+    with db.read(engine) as connection:
+        row = connection.execute(select(daemon)).one_or_none()
+    start = "start it: nohup python scheduler/run_scheduler.py &"
+    if row is None:
+        return Check("daemon", False, f"has never run on this database; {start}")
+    if row.stopped_at is not None:
+        return Check(
+            "daemon", False, f"was stopped at {row.stopped_at.astimezone(SHANGHAI):%Y-%m-%d %H:%M}; {start}"
+        )
+    age = (now - row.heartbeat_at).total_seconds()
+    alive = abs(age) < 60
+    text = f"pid {row.pid} on {row.host}, last beat {age:.0f} s ago"
+    return Check("daemon", alive, text if alive else f"{text}: it is gone or its clock is off; {start}")
+
+
+def _disk(settings: Settings) -> Check:
+    url = settings.database_url()
+    folder = settings.home
+    if url.get_backend_name() == "sqlite":
+        folder = Path(str(url.database)).resolve().parent
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    return Check(
+        "disk",
+        free >= FREE_BYTES,
+        f"{free / 1e9:.1f} GB free at {folder}; at least {FREE_BYTES / 1e9:.0f} needed",
+    )
+
+
+def _source(settings: Settings) -> Check:
+    try:
+        source = make_source(settings)
+        try:
+            funds = len(source.fund_list())
+        finally:
+            source.close()
+    except NavKeeperError as error:
+        return Check("source", False, str(error))
+    return Check("source", True, f"{source.provenance}: {funds} funds listed")

@@ -1,0 +1,90 @@
+"""What --dry-run shows: everything is fetched, checked or calculated, and nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine
+
+from core import db, nav_store
+from core.collector import Fetched
+from core.errors import NotReady
+from core.trading_calendar import TradingCalendar
+from scheduler.tasks import calculator_for, make_source, pipeline_for
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+
+def dry_nav(
+    _engine: Engine,
+    settings: Settings,
+    _calendar: TradingCalendar,
+    day: date,
+    _now: datetime,
+    params: dict[str, Any],
+) -> dict[str, Any]:
+    source = make_source(settings, params.get("source"))
+    try:
+        if params.keys() & {"fund_codes", "start", "end"}:
+            codes = params.get("fund_codes") or [fund.fund_code for fund in source.fund_list()]
+            start, end = (
+                date.fromisoformat(params[key]) if key in params else None for key in ("start", "end")
+            )
+            rows = [row for _code, found in source.histories(list(codes), start, end) for row in found]
+        else:
+            rows = source.latest()
+    finally:
+        source.close()
+    fetched = Fetched(day, [], rows)
+    return {
+        "rows": len(rows),
+        "funds": len({row.fund_code for row in rows}),
+        "newest_date": fetched.newest.isoformat() if fetched.newest else None,
+        "published_for_business_date": fetched.advanced,
+        "business_date": day.isoformat(),
+        "unreadable": sum(1 for row in rows if row.defect),
+    }
+
+
+def dry_validate(
+    engine: Engine,
+    _settings: Settings,
+    calendar: TradingCalendar,
+    day: date,
+    now: datetime,
+    _params: dict[str, Any],
+) -> dict[str, Any]:
+    with db.read(engine) as connection:
+        batch_id = nav_store.newest_batch(connection, day, "STAGED")
+    if batch_id is None:
+        raise NotReady(f"nothing is staged for {day}; first run: python main.py nav")
+    checked = pipeline_for(engine, calendar).check(batch_id, now)
+    return {
+        "batch_id": batch_id,
+        "is_valid": checked.is_valid,
+        "rows": checked.total,
+        "would_be_quarantined": len(checked.held),
+        "failed_rules": {result.rule_id: result.failed for result in checked.results if result.failed},
+    }
+
+
+def dry_metrics(
+    engine: Engine,
+    settings: Settings,
+    calendar: TradingCalendar,
+    day: date,
+    _now: datetime,
+    params: dict[str, Any],
+) -> dict[str, Any]:
+    parts = calculator_for(engine, settings, calendar).calculate_market(day, params.get("fund_codes"))
+    return {"business_date": day.isoformat(), "funds": sum(len(part) for part in parts)}
+
+
+DRY_RUNS: dict[str, Callable[..., dict[str, Any]]] = {
+    "nav": dry_nav,
+    "validate": dry_validate,
+    "metrics": dry_metrics,
+}

@@ -1,0 +1,15 @@
+"""Exit codes of every entry point."""
+
+from __future__ import annotations
+
+from core.errors import AlreadyRunning, ConfigurationError, NavKeeperError, UsageError
+
+OK, FAILED, USAGE, ALREADY_RUNNING, CONFIGURATION = 0, 1, 2, 3, 78
+
+
+def exit_code(error: NavKeeperError) -> int:
+    if isinstance(error, ConfigurationError):
+        return CONFIGURATION
+    if isinstance(error, AlreadyRunning):
+        return ALREADY_RUNNING
+    return USAGE if isinstance(error, UsageError) else FAILED

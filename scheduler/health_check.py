@@ -1,0 +1,207 @@
+"""Health and figures over HTTP: `python scheduler/health_check.py`, or `python main.py health`.
+
+`/health` is for load balancers and watchdogs, `/metrics` for dashboards and Prometheus. Clients get
+codes; what went wrong in detail goes to the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":  # started as a file: its folder is on the path, the project is not
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from sqlalchemy import Engine
+    from waitress.server import BaseWSGIServer
+
+    from scheduler.clock import Clock
+    from scheduler.job import Job
+
+log = logging.getLogger(__name__)
+PROMETHEUS_TYPES = ("text/plain", "application/openmetrics-text")
+JSON_TYPES = ("application/json", "application/*", "*/*")
+
+
+def create_health_app(engine: Engine, jobs: Mapping[str, Job], clock: Clock) -> Flask:
+    """A WSGI application; the database may be away when it starts and whenever it is asked.
+
+    `engine` should come from `observer_engine`, which answers or fails within seconds.
+    """
+    from flask import Flask, Response, jsonify, request
+    from werkzeug.exceptions import HTTPException
+
+    from core.errors import NavKeeperError
+    from scheduler.figures import NavCount, exposition, read_figures
+
+    app = Flask(__name__, static_folder=None)
+    count = NavCount()
+
+    @app.get("/health")
+    def health() -> tuple[Response, int]:
+        body, status = _health(engine, jobs, clock())
+        return jsonify(body), status
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        now = clock()
+        figures = read_figures(engine, count, now)
+        if _wants_prometheus(request.args.get("format"), request.accept_mimetypes):
+            text, content_type = exposition(figures, request.headers.get("Accept", ""))
+            return Response(text, content_type=content_type)
+        return jsonify(
+            nav_records=figures.nav_records, fund_count=figures.fund_count, timestamp=_shanghai(now)
+        )
+
+    @app.errorhandler(NavKeeperError)
+    def refused(error: NavKeeperError) -> tuple[Response, int]:
+        log.error("%s: %s: %s", request.path, error.code, error)
+        return jsonify(error=error.code), 503
+
+    @app.errorhandler(HTTPException)
+    def failed(error: HTTPException) -> tuple[Response, int]:
+        return jsonify(error=error.name.lower().replace(" ", "_")), error.code or 500
+
+    @app.after_request
+    def fresh(response: Response) -> Response:
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    return app
+
+
+def _health(engine: Engine, jobs: Mapping[str, Job], now: datetime) -> tuple[dict[str, Any], int]:
+    """The body of /health and its status code.
+
+    `today_nav_count` counts the funds of the newest business date: the expected one, or a newer
+    one as soon as rows of it have arrived.
+    """
+    body: dict[str, Any] = {
+        "status": "unhealthy",
+        "database": "connected",
+        "today_nav_count": None,
+        "timestamp": _shanghai(now),
+        "daemon": "unknown",
+        "expected_date": None,
+        "newest_date": None,
+    }
+    from core.errors import DatabaseUnavailable, NavKeeperError
+    from scheduler.overview import collect_overview
+
+    try:
+        seen = collect_overview(engine, jobs, now)
+    except NavKeeperError as error:
+        log.error("/health: %s: %s", error.code, error)
+        if isinstance(error, DatabaseUnavailable):
+            body["database"] = "disconnected"
+        return body | {"reasons": [error.code]}, 503
+    nav = seen.table("fund_nav")
+    late = seen.expected_date is not None and (
+        nav.newest_date is None or nav.newest_date < seen.expected_date
+    )
+    problems = [reason.code for reason in seen.verdict.reasons if reason.state not in ("OK", "RUNNING")]
+    body |= {
+        "status": "healthy" if seen.daemon.running else "unhealthy",
+        "today_nav_count": 0 if late else nav.rows,
+        "daemon": "running" if seen.daemon.running else "stopped",
+        "expected_date": seen.expected_date.isoformat() if seen.expected_date else None,
+        "newest_date": nav.newest_date.isoformat() if nav.newest_date else None,
+        "reasons": list(dict.fromkeys(problems)),
+    }
+    return body, 200 if seen.daemon.running else 503
+
+
+def _shanghai(instant: datetime) -> str:
+    from core.trading_calendar import SHANGHAI
+
+    return instant.astimezone(SHANGHAI).isoformat(timespec="seconds")
+
+
+def _wants_prometheus(form: str | None, accepted: Iterable[tuple[str, float]]) -> bool:
+    """Prometheus text if asked for by ?format=prometheus, or by an Accept that prefers it to JSON."""
+    if form:
+        return form == "prometheus"
+    wanted: dict[str, float] = {}
+    for value, quality in accepted:
+        kind = value.partition(";")[0]
+        wanted[kind] = max(quality, wanted.get(kind, 0))
+    best_json = max((wanted.get(kind, 0) for kind in JSON_TYPES), default=0)
+    return max(wanted.get(kind, 0) for kind in PROMETHEUS_TYPES) > best_json
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("health", description="Serve /health and /metrics over HTTP.")
+    parser.add_argument(
+        "--host", help="address to listen on (default: NAVKEEPER_HEALTH_HOST, else 127.0.0.1)"
+    )
+    parser.add_argument(
+        "--port", type=_port, help="default: NAVKEEPER_HEALTH_PORT, else 5000; 0 takes a free one"
+    )
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until interrupted. Exit code 0; 1 if the port cannot be had; 2 usage; 78 configuration."""
+    options = _parser().parse_args(argv)
+    from core.errors import ConfigurationError, NavKeeperError
+
+    try:
+        return _serve(options.host, options.port)
+    except NavKeeperError as error:
+        print(f"health: {error}", file=sys.stderr)
+        return 78 if isinstance(error, ConfigurationError) else 1
+
+
+def _serve(host: str | None, port: int | None) -> int:
+    from waitress import create_server
+
+    from config.logging_config import configure_logging
+    from config.settings import ROOT, load_settings
+    from core.errors import ConfigurationError
+    from scheduler.clock import clock_from
+    from scheduler.jobs_file import load_jobs
+    from scheduler.overview import observer_engine
+
+    settings = load_settings()
+    host = host or settings.health_host
+    port = settings.health_port if port is None else port
+    jobs = load_jobs(ROOT / "config" / "jobs.toml")
+    try:
+        configure_logging(settings.log_level, settings.secrets(), settings.logs / "health.log")
+    except OSError as error:
+        raise ConfigurationError(f"NAVKEEPER_HOME = {settings.home} is not allowed: {error}") from None
+    app = create_health_app(observer_engine(settings.database_url()), jobs, clock_from(settings))
+    try:
+        server = create_server(app, host=host, port=port, threads=8, ident="navkeeper")
+    except (OSError, ValueError) as error:
+        print(f"health: cannot listen on {host}:{port}: {error}; try another --port", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for address in _addresses(server):
+        print(f"health: http://{address}/health and /metrics; stop with Ctrl-C", file=sys.stderr, flush=True)
+    server.run()
+    return 0
+
+
+def _addresses(server: BaseWSGIServer) -> list[str]:
+    """host:port of every socket: a name such as localhost may have two."""
+    several = getattr(server, "effective_listen", None) or [(server.effective_host, server.effective_port)]
+    return [f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}" for host, port in several]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

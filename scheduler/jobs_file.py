@@ -1,0 +1,112 @@
+"""config/jobs.toml -> jobs. A wrong file stops the program, naming job, key and value."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from apscheduler.triggers.cron import CronTrigger
+
+from core.errors import ConfigurationError
+from core.trading_calendar import SHANGHAI
+from scheduler.job import Job
+
+JOBS_FILE = Path(__file__).resolve().parents[1] / "config" / "jobs.toml"
+DEFAULTS: dict[str, Any] = {
+    "calendar": None,
+    "business_date": "session",
+    "needs": [],
+    "wait_hours": 12,
+    "timeout_minutes": 60,
+    "params": {},
+}
+
+
+def load_jobs(path: Path) -> dict[str, Job]:
+    """Jobs by id, those needed before those that need them. Raises ConfigurationError."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from None
+    jobs = {name: _job(name, table, path) for name, table in document.items()}
+    return _in_order(jobs, path)
+
+
+def _job(name: str, table: Any, path: Path) -> Job:
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{path.name}: {name} must be a table such as [{name}]")
+    values = DEFAULTS | table
+    for key, allowed, fits in CHECKS:
+        if not fits(values.get(key)):
+            raise _refusal(path, name, key, values.get(key), allowed)
+    for key in table:
+        if key not in DEFAULTS and key not in ("task", "cron"):
+            raise _refusal(
+                path, name, key, table[key], f"unknown key; known are task, cron, {', '.join(DEFAULTS)}"
+            )
+    try:
+        trigger = CronTrigger(timezone=SHANGHAI, **values["cron"])
+    except (ValueError, TypeError) as error:
+        raise _refusal(path, name, "cron", values["cron"], str(error)) from None
+    return Job(
+        id=name,
+        task=values["task"],
+        trigger=trigger,
+        business_date=values["business_date"],
+        holidays_off=values["calendar"] == "XSHG",
+        needs=tuple(values["needs"]),
+        wait_hours=float(values["wait_hours"]),
+        timeout_minutes=float(values["timeout_minutes"]),
+        params=dict(values["params"]),
+    )
+
+
+def _refusal(path: Path, name: str, key: str, value: object, allowed: str) -> ConfigurationError:
+    return ConfigurationError(f"{path.name}: [{name}] {key} = {value!r} is not allowed: {allowed}")
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _named_days(cron: object) -> bool:
+    return isinstance(cron, dict) and not any(ch.isdigit() for ch in str(cron.get("day_of_week", "")))
+
+
+CHECKS: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
+    ("task", "the name of a task", lambda value: isinstance(value, str)),
+    (
+        "cron",
+        "a table such as { day_of_week = 'mon-fri', hour = 19, minute = 0 }; weekdays by name,"
+        " since numbers mean different days to different programs",
+        _named_days,
+    ),
+    ("calendar", '"XSHG", or left out for every day', lambda value: value in (None, "XSHG")),
+    ("business_date", '"session" or "last_session"', lambda value: value in ("session", "last_session")),
+    (
+        "needs",
+        "a list of job names",
+        lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
+    ),
+    ("wait_hours", "a number over 0", _positive),
+    ("timeout_minutes", "a number over 0", _positive),
+    ("params", "a table", lambda value: isinstance(value, dict)),
+)
+
+
+def _in_order(jobs: dict[str, Job], path: Path) -> dict[str, Job]:
+    ordered: dict[str, Job] = {}
+    waiting = dict(jobs)
+    while waiting:
+        ready = next((job for job in waiting.values() if all(need in ordered for need in job.needs)), None)
+        if ready is None:
+            job = next(iter(waiting.values()))
+            missing = [need for need in job.needs if need not in jobs]
+            what = f"unknown job {missing[0]!r}" if missing else "a cycle"
+            raise ConfigurationError(
+                f"{path.name}: [{job.id}] needs = {list(job.needs)!r} is not allowed: {what}"
+            )
+        ordered[ready.id] = waiting.pop(ready.id)
+    return ordered

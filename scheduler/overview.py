@@ -1,0 +1,435 @@
+"""What an operator wants to know at a glance, read from the database in one consistent view.
+
+Every query is an index look-up or touches a small table: the cost does not grow with the rows of
+`fund_nav`. The same statements run on SQLite and MySQL.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Column, Connection, Engine, NullPool, create_engine, event, func, select
+
+from core.db import connect, read
+from core.schema import (
+    daemon,
+    data_update_log,
+    fund_metrics,
+    fund_nav,
+    job_run,
+    money_fund_yield,
+    nav_batch,
+    quarantine,
+    rule_result,
+)
+from core.trading_calendar import CHAIN_DUE, SHANGHAI, TradingCalendar, load_calendar
+from scheduler.job import DONE_WELL, Job, RunStatus
+from scheduler.verdict import (
+    Batch,
+    ChainStep,
+    Daemon,
+    Freshness,
+    Gate,
+    LogEntry,
+    Quarantine,
+    RunLine,
+    Verdict,
+    judge,
+)
+
+HEARTBEAT_SECONDS = 60
+LOOK_SECONDS = 5  # how long looking waits for a locked or silent database
+RUNS_SHOWN = 200
+FIRES_TRIED = 400  # a year of trading days; the longest closure of the market is two weeks
+FINISHED = DONE_WELL | {RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.INTERRUPTED}
+DATED: dict[str, Column[Any]] = {
+    "fund_nav": fund_nav.c.nav_date,
+    "money_fund_yield": money_fund_yield.c.nav_date,
+    "fund_metrics": fund_metrics.c.calc_date,
+}
+
+
+@dataclass(frozen=True)
+class SuccessRate:
+    """Runs of one job queued in the last 7 days; those skipped or not finished do not count."""
+
+    job: str
+    succeeded: int
+    finished: int
+    rate: float | None  # a fraction; None without a finished run
+
+
+@dataclass(frozen=True)
+class NextRun:
+    """The next fire of a job that its calendar lets through."""
+
+    job: str
+    at: datetime
+    business_date: date | None
+    in_seconds: int
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Everything on the dashboard. Dates are business dates in Shanghai, instants are aware."""
+
+    now: datetime
+    verdict: Verdict
+    next_command: str
+    expected_date: date | None  # None without a calendar
+    expected_is_provisional: bool
+    simulated: bool  # some rows come from a market that declares itself simulated
+    daemon: Daemon
+    freshness: tuple[Freshness, ...]
+    chain_date: date | None
+    chain: tuple[ChainStep, ...]
+    runs_24h: tuple[RunLine, ...]  # newest first
+    success_7d: tuple[SuccessRate, ...]
+    next_runs: tuple[NextRun, ...]
+    last_batch: Batch | None
+    quarantine: Quarantine
+    last_failed_gate: Gate | None
+
+    def table(self, name: str) -> Freshness:
+        return next(item for item in self.freshness if item.table == name)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values only: dates as YYYY-MM-DD, instants in ISO 8601 with Shanghai's offset."""
+        plain = _plain(asdict(self))
+        assert isinstance(plain, dict)  # noqa: S101 - for the type checker
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(SHANGHAI).isoformat(timespec="seconds")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def observer_engine(url: URL) -> Engine:
+    """An engine for looking only: it answers or fails within seconds and never creates a SQLite file.
+
+    SQLite is opened anew each time, so a file that was moved away or put back is noticed.
+    """
+    if url.get_backend_name() == "sqlite":
+        path = Path(str(url.database))
+        engine = create_engine(url, poolclass=NullPool, creator=lambda: _open_existing(path))
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        return engine
+    engine = connect(url)
+    limits = {"connect_timeout": LOOK_SECONDS, "read_timeout": LOOK_SECONDS, "write_timeout": LOOK_SECONDS}
+    event.listen(engine, "do_connect", lambda _dialect, _record, _args, settings: settings.update(limits))
+    return engine.execution_options(isolation_level="REPEATABLE READ")  # one view for all statements
+
+
+def _open_existing(path: Path) -> sqlite3.Connection:
+    if not path.exists():
+        raise sqlite3.OperationalError("there is no such file; run: python main.py init")
+    address = f"{path.resolve().as_uri()}?mode=rw"
+    return sqlite3.connect(
+        address, uri=True, timeout=LOOK_SECONDS, isolation_level=None, check_same_thread=False
+    )
+
+
+def collect_overview(engine: Engine, jobs: Mapping[str, Job], now: datetime) -> Overview:
+    """Read everything at once. Raises DatabaseUnavailable, SchemaOutdated."""
+    with read(engine) as connection:
+        calendar = load_calendar(connection)
+        expected = expected_date(calendar, now)
+        state = daemon_state(connection, now)
+        tables = (
+            *(_freshness(connection, table, calendar, expected) for table in DATED),
+            _staging(connection, calendar, expected),
+        )
+        runs = _runs_since(connection, now - timedelta(hours=24), now)
+        chain_date = _chain_date(connection, jobs, calendar, expected)
+        chain = tuple(_step(connection, job, chain_date, now) for job in jobs.values() if _nightly(job))
+        others = tuple(_step(connection, job, None, now) for job in jobs.values() if not _nightly(job))
+        last, latest = _last_batch(connection), _last_batch(connection, "latest")
+        held = _quarantine(connection, last)
+        gate = _last_failed_gate(connection)
+        simulated = _simulated(connection)
+        rates = tuple(_success(connection, jobs, now))
+    verdict, command = judge(
+        now.astimezone(SHANGHAI).date(), calendar, expected, state, tables, chain + others, latest, gate
+    )
+    return Overview(
+        now=now,
+        verdict=verdict,
+        next_command=command,
+        expected_date=expected,
+        expected_is_provisional=calendar is not None and expected in calendar.provisional,
+        simulated=simulated,
+        daemon=state,
+        freshness=tables,
+        chain_date=chain_date,
+        chain=chain,
+        runs_24h=runs,
+        success_7d=rates,
+        next_runs=tuple(sorted(_next_runs(jobs, calendar, now), key=lambda run: run.at)),
+        last_batch=last,
+        quarantine=held,
+        last_failed_gate=gate,
+    )
+
+
+def expected_date(calendar: TradingCalendar | None, now: datetime) -> date | None:
+    """The business date every table should have reached by `now`; None where no calendar can say."""
+    if calendar is None or now.astimezone(SHANGHAI).date() <= calendar.sessions[0]:
+        return None
+    return calendar.newest_business_date(now, CHAIN_DUE)
+
+
+def daemon_state(connection: Connection, now: datetime) -> Daemon:
+    """Whether a daemon is alive: it says so at least every HEARTBEAT_SECONDS."""
+    row = connection.execute(select(daemon)).first()
+    if row is None:
+        return Daemon(False, "daemon_absent", None, None, None, None, None)
+    age = round((now - row.heartbeat_at).total_seconds())
+    # A heartbeat far ahead of our clock proves nothing: either clock may have jumped.
+    alive = row.stopped_at is None and abs(age) <= HEARTBEAT_SECONDS
+    code = "running" if alive else "daemon_stopped" if row.stopped_at is not None else "heartbeat_old"
+    return Daemon(alive, code, row.host, row.pid, row.started_at, row.heartbeat_at, age)
+
+
+def newest_trading_day(
+    connection: Connection, day: Column[Any], calendar: TradingCalendar | None
+) -> date | None:
+    """The newest trading day in a column of dates.
+
+    Rows of closed days are passed over: money funds have weekend rows, and every fund is valued
+    on 30 June and 31 December whatever the weekday; they must not hide a missing Friday.
+    """
+    newest: date | None = connection.scalar(select(func.max(day)))
+    while newest and calendar and newest > calendar.sessions[0] and not calendar.is_session(newest):
+        limit = min(calendar.last_session(newest), newest - timedelta(days=1))
+        newest = connection.scalar(select(func.max(day)).where(day <= limit))
+    return newest
+
+
+def rows_of(connection: Connection, day: Column[Any], value: date | None) -> int:
+    """Funds with a row on that date, through the index on the date."""
+    if value is None:
+        return 0
+    fund_code = day.table.c.fund_code
+    return connection.scalar(select(func.count(fund_code.distinct())).where(day == value)) or 0
+
+
+def _newest_before(connection: Connection, day: Column[Any], limit: date | None) -> date | None:
+    found: date | None = connection.scalar(select(func.max(day)).where(day < limit)) if limit else None
+    return found
+
+
+def _freshness(
+    connection: Connection, table: str, calendar: TradingCalendar | None, expected: date | None
+) -> Freshness:
+    day = DATED[table]
+    newest = newest_trading_day(connection, day, calendar)
+    if calendar is not None and newest is not None and newest > calendar.sessions[0]:
+        previous: date | None = calendar.previous_session(newest)
+    else:
+        previous = _newest_before(connection, day, newest)
+    rows, previous_rows = rows_of(connection, day, newest), rows_of(connection, day, previous)
+    return Freshness(
+        table=table,
+        newest_date=newest,
+        sessions_behind=_behind(calendar, newest, expected),
+        rows=rows,
+        previous_date=previous,
+        previous_rows=previous_rows,
+        coverage=_ratio(rows, previous_rows),
+        has_older=_newest_before(connection, day, previous) is not None,
+        last_update=_last_update(connection, table),
+    )
+
+
+def _staging(connection: Connection, calendar: TradingCalendar | None, expected: date | None) -> Freshness:
+    batch = nav_batch.c
+    nights = select(batch.business_date, batch.row_count).where(
+        batch.kind == "latest", batch.business_date.is_not(None)
+    )
+    last = connection.execute(nights.order_by(batch.id.desc()).limit(1)).first()
+    earlier = None
+    if last is not None:
+        older = nights.where(batch.business_date < last.business_date)
+        newest_first = older.order_by(batch.business_date.desc(), batch.id.desc())
+        earlier = connection.execute(newest_first.limit(1)).first()
+    newest = last.business_date if last else None
+    rows, previous_rows = last.row_count if last else 0, earlier.row_count if earlier else 0
+    return Freshness(
+        table="tmp_fund_nav",
+        newest_date=newest,
+        sessions_behind=_behind(calendar, newest, expected),
+        rows=rows,
+        previous_date=earlier.business_date if earlier else None,
+        previous_rows=previous_rows,
+        coverage=_ratio(rows, previous_rows),
+        has_older=False,
+        last_update=_last_update(connection, "tmp_fund_nav"),
+    )
+
+
+def _behind(calendar: TradingCalendar | None, newest: date | None, expected: date | None) -> int | None:
+    if calendar is None or newest is None or expected is None:
+        return None
+    return len(calendar.between(newest + timedelta(days=1), expected))
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def _last_update(connection: Connection, table: str) -> LogEntry | None:
+    log = data_update_log.c
+    row = connection.execute(
+        select(data_update_log).where(log.table_name == table).order_by(log.id.desc()).limit(1)
+    ).first()
+    if row is None:
+        return None
+    return LogEntry(row.update_date, row.status, row.record_count, row.end_time, row.error_msg)
+
+
+def _run_line(row: Any, now: datetime) -> RunLine:
+    end = row.finished_at or now
+    return RunLine(
+        id=row.id,
+        job=row.job_id,
+        task=row.task,
+        business_date=row.business_date,
+        status=row.status,
+        requested_by=row.requested_by,
+        queued_at=row.queued_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        seconds=None if row.started_at is None else round((end - row.started_at).total_seconds(), 1),
+        records=row.record_count,
+        reason=row.reason,
+    )
+
+
+def _runs_since(connection: Connection, since: datetime, now: datetime) -> tuple[RunLine, ...]:
+    run = job_run.c
+    rows = connection.execute(
+        select(job_run).where(run.queued_at >= since).order_by(run.id.desc()).limit(RUNS_SHOWN)
+    )
+    return tuple(_run_line(row, now) for row in rows)
+
+
+def _nightly(job: Job) -> bool:
+    return job.business_date == "session"
+
+
+def _chain_date(
+    connection: Connection, jobs: Mapping[str, Job], calendar: TradingCalendar | None, expected: date | None
+) -> date | None:
+    """The night to show: tonight's as soon as one of its runs exists, else the one that should be done."""
+    nightly = [job.id for job in jobs.values() if _nightly(job)]
+    run = job_run.c
+    of_nights = select(func.max(run.business_date)).where(run.job_id.in_(nightly))
+    newest: date | None = connection.scalar(of_nights)
+    if newest and calendar and newest > calendar.sessions[0]:
+        newest = calendar.last_session(newest)  # a holiday's runs are only SKIPPED
+    return max((day for day in (newest, expected) if day is not None), default=None)
+
+
+def _step(connection: Connection, job: Job, night: date | None, now: datetime) -> ChainStep:
+    """The newest run of a job: for that night, or for any when `night` is None."""
+    run = job_run.c
+    runs = select(job_run).where(run.job_id == job.id)
+    if night is not None:
+        runs = runs.where(run.business_date == night)
+    row = connection.execute(runs.order_by(run.business_date.desc(), run.id.desc()).limit(1)).first()
+    return ChainStep(job.id, None if row is None else _run_line(row, now))
+
+
+def _last_batch(connection: Connection, kind: str | None = None) -> Batch | None:
+    batches = select(nav_batch).order_by(nav_batch.c.id.desc()).limit(1)
+    if kind is not None:
+        batches = batches.where(nav_batch.c.kind == kind)
+    row = connection.execute(batches).first()
+    if row is None:
+        return None
+    return Batch(
+        id=row.id,
+        kind=row.kind,
+        business_date=row.business_date,
+        source=row.source,
+        provenance=row.provenance,
+        collected_at=row.collected_at,
+        rows=row.row_count,
+        status=row.status,
+    )
+
+
+def _simulated(connection: Connection) -> bool:
+    """Whether the newest batch, or any that was merged, says it is simulated."""
+    batch = nav_batch.c
+    newest = select(func.max(batch.id)).scalar_subquery()
+    kept = (batch.status == "MERGED") | (batch.id == newest)
+    found = select(batch.id).where(kept, batch.provenance.contains("SIMULATED"))
+    return connection.scalar(found.limit(1)) is not None
+
+
+def _quarantine(connection: Connection, last: Batch | None) -> Quarantine:
+    total = connection.scalar(select(func.count()).select_from(quarantine)) or 0
+    new = 0
+    if last is not None:
+        new = connection.scalar(select(func.count()).where(quarantine.c.batch_id == last.id)) or 0
+    return Quarantine(total, new)
+
+
+def _last_failed_gate(connection: Connection) -> Gate | None:
+    row = connection.execute(
+        select(rule_result, nav_batch.c.business_date)
+        .join(nav_batch, nav_batch.c.id == rule_result.c.batch_id)
+        .where(rule_result.c.severity == "gate", rule_result.c.failed > 0)
+        .order_by(rule_result.c.batch_id.desc(), rule_result.c.rule_id)
+        .limit(1)
+    ).first()
+    if row is None:
+        return None
+    return Gate(row.batch_id, row.business_date, row.rule_id, row.checked, row.failed, json.loads(row.detail))
+
+
+def _success(connection: Connection, jobs: Mapping[str, Job], now: datetime) -> list[SuccessRate]:
+    run = job_run.c
+    rows = connection.execute(
+        select(run.job_id, run.status, func.count().label("runs"))
+        .where(run.queued_at >= now - timedelta(days=7))
+        .group_by(run.job_id, run.status)
+    )
+    counts = {(row.job_id, row.status): row.runs for row in rows}
+    names = list(jobs) + sorted({job for job, _ in counts} - set(jobs))
+    rates = []
+    for name in names:
+        finished = sum(counts.get((name, status), 0) for status in FINISHED)
+        succeeded = sum(counts.get((name, status), 0) for status in DONE_WELL)
+        rates.append(SuccessRate(name, succeeded, finished, _ratio(succeeded, finished)))
+    return rates
+
+
+def _next_runs(jobs: Mapping[str, Job], calendar: TradingCalendar | None, now: datetime) -> list[NextRun]:
+    found = []
+    for job in jobs.values():
+        fire = job.next_fire(now)
+        tried = 0
+        while fire and calendar and job.skip_reason(fire, calendar) and tried < FIRES_TRIED:
+            fire = job.next_fire(fire)
+            tried += 1
+        if fire is None or tried == FIRES_TRIED:
+            continue
+        day = job.business_date_of(fire, calendar) if calendar else None
+        found.append(NextRun(job.id, fire, day, round((fire - now).total_seconds())))
+    return found

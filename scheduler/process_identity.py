@@ -1,0 +1,53 @@
+"""Which process is which: a pid alone is used again, a pid with its start time is not."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Process:
+    host: str
+    pid: int
+    started: str  # boot id and start tick
+
+    def is_alive(self) -> bool:
+        """Whether this very process still runs. Only for processes of this host."""
+        return _start_of(self.pid) == self.started
+
+
+def this_process() -> Process:
+    return process_of(os.getpid())
+
+
+def process_of(pid: int) -> Process:
+    return Process(socket.gethostname(), pid, _start_of(pid) or "")
+
+
+def _start_of(pid: int) -> str | None:
+    """Boot id and start tick of a live process; None if there is none. A zombie counts as gone.
+
+    Where there is no /proc (macOS), a constant for any live pid: a reused pid goes unnoticed there.
+    """
+    if not Path("/proc/self/stat").exists():
+        return _probe(pid)
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()  # the name before may hold spaces and brackets
+    return None if fields[0] == "Z" else f"{boot}:{fields[19]}"
+
+
+def _probe(pid: int) -> str | None:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return "alive"
+    return "alive"

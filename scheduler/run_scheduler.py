@@ -1,0 +1,104 @@
+"""The daemon: `python scheduler/run_scheduler.py`, under nohup or systemd."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine, select
+
+from config.logging_config import configure_logging
+from config.settings import load_settings
+from core import db
+from core.errors import AlreadyRunning, NavKeeperError
+from core.schema import daemon
+from scheduler.clock import clock_from
+from scheduler.exit_codes import exit_code
+from scheduler.process_identity import process_of, this_process
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+BEATS = timedelta(seconds=60)
+
+
+def pid_file(settings: Settings) -> Path:
+    """Beside an SQLite file, else in the home folder: two daemons on one database meet at it."""
+    url = settings.database_url()
+    if url.get_backend_name() == "sqlite":
+        return Path(f"{url.database}.pid")
+    return settings.home / "navkeeper.pid"
+
+
+@contextmanager
+def only_daemon(path: Path) -> Iterator[None]:
+    """Hold the lock on the pid file. Raises AlreadyRunning naming the pid of who holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise AlreadyRunning(
+                f"the daemon runs already, pid {file.read().strip() or 'unknown'} ({path})"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def refuse_second(engine: Engine, now: datetime) -> None:
+    """Raises AlreadyRunning while another daemon, wherever it runs, beats on this database."""
+    with db.read(engine) as connection:
+        other = connection.execute(select(daemon)).one_or_none()
+    if other is None or other.stopped_at is not None:
+        return
+    local = other.host == this_process().host
+    alive = process_of(other.pid).started != "" if local else abs(now - other.heartbeat_at) < BEATS
+    if alive and other.pid != os.getpid():
+        raise AlreadyRunning(f"a daemon runs already on this database: pid {other.pid} on {other.host}")
+
+
+def run() -> int:
+    """Set up and block until stopped. Raises NavKeeperError."""
+    from core.initialise import ensure_ready
+    from scheduler.job_scheduler import FundJobScheduler
+    from scheduler.jobs_file import JOBS_FILE, load_jobs
+    from scheduler.tasks import require_task
+
+    settings = load_settings()
+    configure_logging(settings.log_level, settings.secrets(), settings.logs / "daemon.log")
+    jobs = load_jobs(JOBS_FILE)
+    for job in jobs.values():
+        require_task(job.task)
+    clock = clock_from(settings)
+    engine = db.connect(settings.database_url())
+    ensure_ready(engine, clock())
+    with only_daemon(pid_file(settings)):
+        refuse_second(engine, clock())
+        FundJobScheduler(
+            engine, jobs, clock, settings.logs, timedelta(seconds=settings.drain_seconds)
+        ).start()
+    return 0
+
+
+def main() -> int:
+    try:
+        return run()
+    except NavKeeperError as error:
+        print(error, file=sys.stderr)
+        return exit_code(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Supervisor: claims queued runs, starts each in a child process, watches it, and records what the child cannot."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row
+
+from core import db
+from scheduler import run_store
+from scheduler.job import Job, RunStatus
+from scheduler.process_identity import Process, this_process
+from scheduler.tasks import TASKS
+
+log = logging.getLogger(__name__)
+ROOT = Path(__file__).resolve().parents[1]
+MAX_CHILDREN = 2
+GRACE = timedelta(seconds=10)
+
+
+@dataclass
+class Child:
+    run: Row[Any]
+    claim: str
+    process: subprocess.Popen[bytes]
+    deadline: datetime
+    end: tuple[RunStatus, str] | None = None  # why we are ending it
+    kill_at: datetime | None = None
+
+
+class Supervisor:
+    """Owns the child processes of one daemon."""
+
+    def __init__(self, engine: Engine, jobs: dict[str, Job], logs: Path) -> None:
+        self.engine = engine
+        self.jobs = jobs
+        self.logs = logs / "runs"
+        self.children: dict[int, Child] = {}
+
+    def start_queued(self, now: datetime) -> None:
+        """Claim and start queued runs, oldest business date first, while there is room."""
+        with db.read(self.engine) as connection:
+            queued = run_store.runs_in(connection, RunStatus.QUEUED)
+        for run in queued:
+            if len(self.children) >= MAX_CHILDREN:
+                return
+            log_file = self.logs / f"{run.id}.log"
+            with db.write(self.engine) as connection:
+                claim = run_store.claim_run(connection, run, this_process(), now, str(log_file))
+            if claim is not None:
+                self._start(run, claim, log_file, now)
+
+    def _start(self, run: Row[Any], claim: str, log_file: Path, now: datetime) -> None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        with log_file.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "scheduler.runner", str(run.id), claim],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        minutes = self.jobs[run.job_id].timeout_minutes if run.job_id in self.jobs else 240
+        self.children[run.id] = Child(run, claim, process, now + timedelta(minutes=minutes))
+        log.info("run %d: %s for %s started, pid %d", run.id, run.job_id, run.business_date, process.pid)
+
+    def watch(self, now: datetime) -> None:
+        """Collect ended children; end those over their time."""
+        for child in list(self.children.values()):
+            code = child.process.poll()
+            if code is None:
+                self._hurry(child, now)
+                continue
+            _kill_group(child.process.pid, signal.SIGKILL)  # grandchildren do not outlive the run
+            self._record(child, code, now)
+            del self.children[child.run.id]
+
+    def _hurry(self, child: Child, now: datetime) -> None:
+        if child.end is None and now >= child.deadline:
+            self.terminate(child, RunStatus.TIMED_OUT, "over its time limit", now)
+        elif child.kill_at is not None and now >= child.kill_at:
+            _kill_group(child.process.pid, signal.SIGKILL)
+
+    def terminate(self, child: Child, status: RunStatus, reason: str, now: datetime) -> None:
+        """Ask the run's process group to end; it is killed after a grace period."""
+        child.end = (status, reason)
+        child.kill_at = now + GRACE
+        _kill_group(child.process.pid, signal.SIGTERM)
+
+    def terminate_all(self, reason: str, now: datetime) -> None:
+        for child in self.children.values():
+            if child.end is None:
+                self.terminate(child, RunStatus.INTERRUPTED, reason, now)
+
+    def _record(self, child: Child, code: int, now: datetime) -> None:
+        """Write the end of a run whose process did not write it itself."""
+        status, reason = child.end or _verdict(code)
+        with db.write(self.engine) as connection:
+            run = run_store.get_run(connection, child.run.id)
+            if run is not None and run.status == RunStatus.RUNNING.value:
+                end_for_dead(connection, run, status, reason, now, exit_code=code)
+        log.info("run %d: process ended with %d", child.run.id, code)
+
+    def recover(self, now: datetime) -> None:
+        """At start: runs whose process is gone are INTERRUPTED."""
+        with db.write(self.engine) as connection:
+            for run in run_store.runs_in(connection, RunStatus.RUNNING):
+                process = Process(run.host or "", run.pid or 0, run.pid_started or "")
+                if (
+                    run.id not in self.children
+                    and process.host == this_process().host
+                    and not process.is_alive()
+                ):
+                    end_for_dead(connection, run, RunStatus.INTERRUPTED, "its process is gone", now)
+                    log.warning("run %d was interrupted: its process is gone", run.id)
+
+
+def end_for_dead(
+    connection: Connection, run: Row[Any], status: RunStatus, reason: str, now: datetime, **values: Any
+) -> None:
+    """End a run in the name of its dead process, with the log row that process owed."""
+    if run_store.move(connection, run.id, RunStatus.RUNNING, status, now, reason, run.claim, **values):
+        table = TASKS[run.task].table_name if run.task in TASKS else run.task
+        run_store.log_update(connection, run, status, now, table_name=table, record_count=0, reason=reason)
+
+
+def _verdict(code: int) -> tuple[RunStatus, str]:
+    if code < 0:
+        return RunStatus.INTERRUPTED, f"its process was killed by {signal.Signals(-code).name}"
+    return (
+        RunStatus.FAILED,
+        f"its process ended with exit code {code} before it could record why; see its log",
+    )
+
+
+def _kill_group(pid: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(pid, number)
+    except (ProcessLookupError, PermissionError):
+        return

@@ -1,0 +1,307 @@
+"""The chain through the real daemon: failed, late, holiday, weekend, killed, stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, func, select
+
+from config.settings import ROOT
+from core import db
+from core.initialise import initialise
+from core.schema import daemon, fund_metrics, fund_nav, run_event
+from core.standin import Market, StandinServer, simulated_market
+from core.trading_calendar import library_sessions
+from tests.daemon import DaemonProcess, at, until
+from tests.mariadb import MariaServer
+
+DAY = date(2025, 11, 27)  # a Thursday; no holiday near
+FUNDS = 40
+
+
+@pytest.fixture(scope="module")
+def market() -> Market:
+    return simulated_market(FUNDS, date(2025, 8, 1), DAY + timedelta(days=7), 7, library_sessions())
+
+
+@pytest.fixture
+def standin(market: Market) -> Iterator[StandinServer]:
+    """Everything of DAY is published; nothing later."""
+    with StandinServer(market, now=at(DAY, 23, 30)) as server:
+        yield server
+
+
+@pytest.fixture
+def night(sqlite_engine: Engine, standin: StandinServer, tmp_path: Path) -> Iterator[DaemonProcess]:
+    """A daemon started in the afternoon of DAY."""
+    with DaemonProcess(sqlite_engine, tmp_path, standin.url, at(DAY, 18)) as process:
+        yield process
+
+
+def navs(engine: Engine) -> int:
+    with db.read(engine) as connection:
+        return connection.execute(select(func.count()).select_from(fund_nav)).scalar_one()
+
+
+def test_a_good_night_runs_in_order_and_is_logged_once_a_step(night: DaemonProcess) -> None:
+    night.set_clock(at(DAY, 19))
+    night.reach(DAY, {"collect": "SUCCESS"})
+    assert navs(night.engine) == 0  # staged, not believed
+    night.set_clock(at(DAY, 19, 30))
+    night.reach(DAY, {"validate": "SUCCESS"})
+    night.set_clock(at(DAY, 20, 30))
+    night.reach(DAY, {"metrics": "SUCCESS"})
+    steps = ["tmp_fund_nav", "fund_nav", "fund_metrics"]
+    assert night.update_log(DAY) == [(step, "SUCCESS") for step in steps]
+    with db.read(night.engine) as connection:
+        assert connection.execute(select(func.count()).select_from(fund_metrics)).scalar_one() > FUNDS / 2
+        moves = connection.execute(select(run_event.c.to_status).order_by(run_event.c.id)).scalars().all()
+    assert [moves.count(state) for state in ("RUNNING", "SUCCESS")] == [3, 3]
+
+
+def test_nothing_runs_before_its_time_or_twice(night: DaemonProcess) -> None:
+    night.set_clock(at(DAY, 18, 59))
+    until(lambda: beats(night.engine), lambda seen: seen == at(DAY, 18, 59), "a beat at 18:59")
+    assert night.runs() == []
+    night.set_clock(at(DAY, 23))
+    night.reach(DAY, {"collect": "SUCCESS", "validate": "SUCCESS", "metrics": "SUCCESS"})
+    night.set_clock(at(DAY, 19))  # the clock is set back: the same fires are due again
+    until(lambda: beats(night.engine), lambda seen: seen == at(DAY, 19), "a beat at 19:00")
+    night.set_clock(at(DAY, 23, 1))
+    until(lambda: beats(night.engine), lambda seen: seen == at(DAY, 23, 1), "a beat at 23:01")
+    assert [run.job_id for run in night.runs()] == ["collect", "validate", "metrics"]
+
+
+def beats(engine: Engine) -> object:
+    with db.read(engine) as connection:
+        return connection.execute(select(daemon.c.heartbeat_at)).scalar_one()
+
+
+def test_a_failed_upstream_blocks_and_a_later_success_releases(
+    night: DaemonProcess, standin: StandinServer
+) -> None:
+    standin.add_fault("missing_column", path="rankhandler", times=None)
+    night.set_clock(at(DAY, 20, 30))
+    night.reach(DAY, {"collect": "FAILED", "validate": "BLOCKED", "metrics": "BLOCKED"})
+    [failed] = [run for run in night.runs(DAY) if run.job_id == "collect"]
+    assert failed.reason.startswith("source_changed: ")
+    assert navs(night.engine) == 0
+    assert night.update_log(DAY) == [("tmp_fund_nav", "FAILURE")]
+    standin.clear_faults()
+    by_hand = night.main("nav", "--date", str(DAY))
+    assert by_hand.returncode == 0, by_hand.stderr
+    night.reach(DAY, {"collect": "SUCCESS", "validate": "SUCCESS", "metrics": "SUCCESS"})
+    assert navs(night.engine) > FUNDS / 2
+
+
+def test_a_late_upstream_is_waited_for(night: DaemonProcess, standin: StandinServer) -> None:
+    standin.add_fault("stall", path="rankhandler", times=1)
+    night.set_clock(at(DAY, 20, 31))
+    night.reach(DAY, {"collect": "RUNNING", "validate": "WAITING", "metrics": "WAITING"})
+    standin.clear_faults()
+    night.reach(DAY, {"collect": "SUCCESS", "validate": "SUCCESS", "metrics": "SUCCESS"})
+    with db.read(night.engine) as connection:
+        order = connection.execute(
+            select(run_event.c.run_id, run_event.c.to_status)
+            .where(run_event.c.to_status.in_(["RUNNING", "SUCCESS"]))
+            .order_by(run_event.c.id)
+        ).all()
+    assert [status for _run, status in order] == ["RUNNING", "SUCCESS"] * 3
+    assert [run for run, _status in order] == sorted(run for run, _status in order)
+
+
+def test_waiting_ends(night: DaemonProcess, standin: StandinServer) -> None:
+    standin.add_fault("missing_column", path="rankhandler", times=None)
+    night.set_clock(at(DAY, 20, 31))
+    night.reach(DAY, {"validate": "BLOCKED", "metrics": "BLOCKED"})
+    night.set_clock(at(DAY + timedelta(days=1), 9))
+    night.reach(DAY, {"validate": "SKIPPED", "metrics": "SKIPPED"})
+    reasons = {run.job_id: run.reason for run in night.runs(DAY)}
+    assert reasons["validate"] == "collect is FAILED after 12 h"
+
+
+def test_a_holiday_is_skipped_and_recorded_as_such(
+    sqlite_engine: Engine, standin: StandinServer, tmp_path: Path
+) -> None:
+    holiday = date(2025, 10, 1)  # National Day, a Wednesday
+    with DaemonProcess(sqlite_engine, tmp_path, standin.url, at(holiday, 18)) as process:
+        process.set_clock(at(holiday, 21))
+        process.reach(holiday, {"collect": "SKIPPED", "validate": "SKIPPED", "metrics": "SKIPPED"})
+        assert {run.reason for run in process.runs()} == {"2025-10-01 is not a trading day"}
+        assert process.update_log(holiday) == []
+    assert standin.requests.total() == 0
+
+
+def test_a_weekend_has_no_nights_but_the_weekly_job(night: DaemonProcess) -> None:
+    friday, sunday = date(2025, 11, 28), date(2025, 11, 30)
+    night.set_clock(at(DAY, 23))
+    night.reach(DAY, {"metrics": "SUCCESS"})
+    night.set_clock(at(friday, 18, 59))
+    until(lambda: beats(night.engine), lambda seen: seen == at(friday, 18, 59), "Friday's beat")
+    night.kill()
+    night.set_clock(at(friday + timedelta(days=1), 14))  # Saturday; Friday night was missed on purpose
+    night.start()
+    night.set_clock(at(sunday, 2))
+    night.reach(friday, {"weekly": "SUCCESS"})
+    assert {run.job_id for run in night.runs(friday)} == {"weekly"}
+    assert night.runs(sunday) == []
+    assert "2025-11-27" in (night.home / "logs" / "weekly" / "2025-11-28.md").read_text(encoding="utf-8")
+
+
+def test_a_killed_child_is_interrupted_blocks_its_chain_and_harms_nobody_else(
+    night: DaemonProcess, standin: StandinServer
+) -> None:
+    standin.add_fault("stall", path="rankhandler", times=1)
+    night.set_clock(at(DAY, 20, 31))
+    night.reach(DAY, {"collect": "RUNNING"})
+    until(lambda: standin.requests.total(), bool, "the child's request")
+    [run] = [run for run in night.runs(DAY) if run.job_id == "collect"]
+    assert run.pid != night.process.pid  # the child took the claim over
+    os.kill(run.pid, signal.SIGKILL)
+    night.reach(DAY, {"collect": "INTERRUPTED", "validate": "BLOCKED", "metrics": "BLOCKED"})
+    [run] = [run for run in night.runs(DAY) if run.job_id == "collect"]
+    assert run.reason == "its process was killed by SIGKILL"
+    assert night.update_log(DAY) == [("tmp_fund_nav", "FAILURE")]
+    assert navs(night.engine) == 0
+    standin.clear_faults()
+    assert night.main("nav", "--date", str(DAY)).returncode == 0
+    night.reach(DAY, {"collect": "SUCCESS", "validate": "SUCCESS", "metrics": "SUCCESS"})
+
+
+def test_a_killed_daemon_is_followed_by_one_that_sees_it(
+    night: DaemonProcess, standin: StandinServer
+) -> None:
+    standin.add_fault("stall", path="rankhandler", times=1)
+    night.set_clock(at(DAY, 19))
+    night.reach(DAY, {"collect": "RUNNING"})
+    until(lambda: standin.requests.total(), bool, "the child's request")
+    [run] = night.runs(DAY)
+    night.signal(signal.SIGKILL)
+    night.wait()
+    os.kill(run.pid, signal.SIGKILL)
+    night.start()
+    night.reach(DAY, {"collect": "INTERRUPTED"})
+    assert night.runs(DAY)[0].reason == "its process is gone"
+
+
+def test_sigterm_lets_the_running_job_finish(night: DaemonProcess, standin: StandinServer) -> None:
+    standin.add_fault("stall", path="rankhandler", times=1)
+    night.set_clock(at(DAY, 19))
+    night.reach(DAY, {"collect": "RUNNING"})
+    until(lambda: standin.requests.total(), bool, "the child's request")
+    night.signal(signal.SIGTERM)
+    log = night.home / "logs" / "daemon.log"
+    until(
+        lambda: log.read_text(encoding="utf-8"), lambda text: "stopping: waiting for 1" in text, "the drain"
+    )
+    standin.clear_faults()
+    assert night.wait() == 0
+    assert night.states(DAY) == {"collect": "SUCCESS"}
+    with db.read(night.engine) as connection:
+        assert connection.execute(select(daemon.c.stopped_at)).scalar_one() is not None
+
+
+def test_a_second_signal_does_not_wait(night: DaemonProcess, standin: StandinServer) -> None:
+    standin.add_fault("stall", path="rankhandler", times=1)
+    night.set_clock(at(DAY, 19))
+    night.reach(DAY, {"collect": "RUNNING"})
+    until(lambda: standin.requests.total(), bool, "the child's request")
+    child = night.runs(DAY)[0].pid
+    night.signal(signal.SIGTERM)
+    log = night.home / "logs" / "daemon.log"
+    until(
+        lambda: log.read_text(encoding="utf-8"), lambda text: "stopping: waiting for 1" in text, "the drain"
+    )
+    night.signal(signal.SIGTERM)
+    assert night.wait() == 0
+    assert night.states(DAY) == {"collect": "INTERRUPTED"}
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_a_second_daemon_refuses_and_names_the_first(night: DaemonProcess, tmp_path: Path) -> None:
+    second = subprocess.run(
+        [sys.executable, str(ROOT / "scheduler" / "run_scheduler.py")],
+        env=night.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert second.returncode == 3
+    assert night.process is not None
+    assert f"pid {night.process.pid}" in second.stderr
+    assert second.stderr.count("\n") == 1
+    elsewhere = night.environment | {"NAVKEEPER_HOME": str(tmp_path / "elsewhere")}
+    other_home = subprocess.run(
+        [sys.executable, str(ROOT / "main.py"), "scheduler"],
+        env=elsewhere,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert other_home.returncode == 3
+    assert f"pid {night.process.pid}" in other_home.stderr
+
+
+def test_the_daemon_outlives_its_database(
+    stoppable_mariadb: MariaServer, standin: StandinServer, tmp_path: Path
+) -> None:
+    engine = db.connect(stoppable_mariadb.url.set(database="mysql"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE DATABASE navkeeper CHARACTER SET utf8mb4")
+    engine.dispose()
+    engine = db.connect(stoppable_mariadb.url.set(database="navkeeper"))
+    initialise(engine, at(DAY, 12))
+    with DaemonProcess(engine, tmp_path, standin.url, at(DAY, 18)) as process:
+        stoppable_mariadb.stop()
+        log = tmp_path / "logs" / "daemon.log"
+        process.set_clock(at(DAY, 18, 1))
+        until(lambda: log.read_text(encoding="utf-8"), lambda text: "waiting for it" in text, "the complaint")
+        process.set_clock(at(DAY, 20, 31))  # the whole chain becomes due meanwhile
+        stoppable_mariadb.start()
+        process.reach(DAY, {"collect": "SUCCESS", "validate": "SUCCESS", "metrics": "SUCCESS"})
+        assert "the database is back" in log.read_text(encoding="utf-8")
+    engine.dispose()
+
+
+def test_a_run_whose_database_goes_away_fails_and_the_daemon_goes_on(
+    stoppable_mariadb: MariaServer, standin: StandinServer, tmp_path: Path
+) -> None:
+    engine = db.connect(stoppable_mariadb.url.set(database="mysql"))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE DATABASE navkeeper CHARACTER SET utf8mb4")
+    engine.dispose()
+    engine = db.connect(stoppable_mariadb.url.set(database="navkeeper"))
+    initialise(engine, at(DAY, 12))
+    with DaemonProcess(engine, tmp_path, standin.url, at(DAY, 18)) as process:
+        standin.add_fault("stall", path="rankhandler", times=1)
+        process.set_clock(at(DAY, 19))
+        process.reach(DAY, {"collect": "RUNNING"})
+        until(lambda: standin.requests.total(), bool, "the child's request")
+        child = process.runs(DAY)[0].pid
+        stoppable_mariadb.stop()
+        standin.clear_faults()
+        until(lambda: child_gone(child), bool, "the child's end")
+        stoppable_mariadb.start()
+        process.reach(DAY, {"collect": "FAILED"})
+        assert process.update_log(DAY) == [("tmp_fund_nav", "FAILURE")]
+        assert process.main("nav", "--date", str(DAY)).returncode == 0
+        process.set_clock(at(DAY, 20, 31))
+        process.reach(DAY, {"collect": "SUCCESS", "validate": "SUCCESS", "metrics": "SUCCESS"})
+    engine.dispose()
+
+
+def child_gone(pid: int) -> bool:
+    """Ended, whether or not its parent has collected it yet."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return True

@@ -1,0 +1,118 @@
+"""Schema and transactions on both databases."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, func, insert, select
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import StatementError
+
+from core import db
+from core.errors import DatabaseUnavailable, SchemaOutdated
+from core.schema import daemon, fund_nav, metadata
+
+
+def test_migrations_build_exactly_the_tables_of_the_code(engine: Engine) -> None:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_an_instant_comes_back_as_it_was_whatever_its_zone(engine: Engine) -> None:
+    shanghai = timezone(timedelta(hours=8))
+    instant = datetime(2025, 12, 1, 19, 0, 0, 123456, tzinfo=shanghai)
+    with db.write(engine) as connection:
+        connection.execute(
+            insert(daemon).values(id=1, host="h", pid=1, started_at=instant, heartbeat_at=instant)
+        )
+    with db.read(engine) as connection:
+        found = connection.execute(select(daemon.c.started_at)).scalar_one()
+    assert found == instant
+    assert found.utcoffset() == timedelta(0)
+
+
+def test_a_naive_instant_is_refused(sqlite_engine: Engine) -> None:
+    naive = datetime(2025, 12, 1, 19, 0, tzinfo=UTC).replace(tzinfo=None)
+    row = insert(daemon).values(id=1, host="h", pid=1, started_at=naive, heartbeat_at=naive)
+    with pytest.raises(StatementError, match="naive"), db.write(sqlite_engine) as connection:
+        connection.execute(row)
+
+
+@pytest.mark.parametrize("nav", [1.234, 0.123456789012, 141.78, 999.123456789012, 1234.5678])
+def test_a_nav_comes_back_to_the_last_digit(engine: Engine, nav: float) -> None:
+    with db.write(engine) as connection:
+        row = ("000001", "2025-12-01", nav, nav, -0.12, 1)
+        columns = ("fund_code", "nav_date", "unit_nav", "accum_nav", "daily_return", "batch_id")
+        assert db.bulk_insert(connection, fund_nav, columns, [row]) == 1
+    with db.read(engine) as connection:
+        found = connection.execute(select(fund_nav)).one()
+    assert (found.nav_date, found.unit_nav, found.accum_nav, found.daily_return) == (
+        date(2025, 12, 1),
+        nav,
+        nav,
+        -0.12,
+    )
+
+
+def test_a_failed_transaction_leaves_nothing(engine: Engine) -> None:
+    columns = ("fund_code", "nav_date", "unit_nav", "batch_id")
+
+    def half_done() -> None:
+        with db.write(engine) as connection:
+            db.bulk_insert(connection, fund_nav, columns, [("000001", "2025-12-01", 1.0, 1)])
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        half_done()
+    with db.read(engine) as connection:
+        assert connection.execute(select(func.count()).select_from(fund_nav)).scalar_one() == 0
+
+
+def test_the_schema_is_created_once_and_known_to_be_current(url: URL) -> None:
+    engine = db.connect(url)
+    assert db.is_empty(engine)
+    db.upgrade(engine)
+    db.upgrade(engine)
+    assert not db.is_empty(engine)
+    assert db.is_current(engine)
+    engine.dispose()
+
+
+def test_missing_tables_say_what_to_run(url: URL) -> None:
+    engine = db.connect(url)
+    with pytest.raises(SchemaOutdated, match=r"main\.py init"), db.read(engine) as connection:
+        connection.execute(select(fund_nav)).all()
+    engine.dispose()
+
+
+def test_an_unreachable_server_is_one_clear_line_without_the_password() -> None:
+    url = URL.create("mysql+pymysql", "user", "p@ss#word", "127.0.0.1", 1, "navkeeper")
+    engine = db.connect(url)
+    with pytest.raises(DatabaseUnavailable) as caught, db.read(engine):
+        pass
+    message = str(caught.value)
+    assert "127.0.0.1:1/navkeeper" in message
+    assert "p@ss" not in message
+    assert "p%40ss" not in message
+    assert "\n" not in message
+
+
+def test_a_wrong_password_is_reported_without_it(mariadb: URL) -> None:
+    engine = db.connect(mariadb.set(username="nobody", password="s3cret@#", database="mysql"))
+    with pytest.raises(DatabaseUnavailable, match="Access denied") as caught, db.read(engine):
+        pass
+    assert "s3cret" not in str(caught.value)
+    engine.dispose()
+
+
+def test_a_file_that_is_no_database_is_reported(sqlite_url: URL) -> None:
+    Path(str(sqlite_url.database)).write_bytes(b"not a database at all" * 100)
+    engine = db.connect(sqlite_url)
+    with pytest.raises(DatabaseUnavailable, match="not a database"), db.read(engine):
+        pass
+    engine.dispose()

@@ -1,0 +1,80 @@
+"""The Chinese catalogue holds every message, with the same placeholders, and is compiled."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract_from_file
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+
+from config.translation import LOCALE, N_, translator
+from scheduler.monitor import REASONS, WORDS
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = LOCALE / "zh" / "LC_MESSAGES"
+
+
+def messages_in_code() -> set[str]:
+    files = [ROOT / "main.py", *(ROOT / "scheduler").rglob("*.py"), ROOT / "core" / "weekly_summary.py"]
+    found = (extract_from_file("python", str(path)) for path in files)
+    return {str(message) for entries in found for _line, message, _comments, _context in entries}
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalog:
+    with (FOLDER / "navkeeper.po").open("rb") as file:
+        return read_po(file, locale="zh")
+
+
+def placeholders(text: str) -> list[str]:
+    return sorted(re.findall(r"\{(\w*)[^}]*\}", text))
+
+
+def test_every_message_is_translated_and_none_is_left_over(catalogue: Catalog) -> None:
+    translated = {str(entry.id) for entry in catalogue if entry.id and entry.string and not entry.fuzzy}
+    used = messages_in_code()
+    assert len(used) > 50
+    assert used - translated == set()
+    assert translated - used == set()
+
+
+def test_placeholders_agree(catalogue: Catalog) -> None:
+    for entry in catalogue:
+        assert placeholders(str(entry.id)) == placeholders(str(entry.string)), entry.id
+
+
+def test_translations_fit_a_gbk_console(catalogue: Catalog) -> None:
+    for entry in catalogue:
+        str(entry.string).encode("gbk")
+
+
+def test_the_compiled_catalogue_is_the_written_one(catalogue: Catalog) -> None:
+    compiled = io.BytesIO()
+    write_mo(compiled, catalogue)
+    assert (FOLDER / "navkeeper.mo").read_bytes() == compiled.getvalue(), "run: make locale"
+
+
+def test_translators() -> None:
+    assert translator("zh")("RUNNING") == "运行中"
+    assert translator("en")("RUNNING") == "RUNNING"
+    assert N_("RUNNING") == "RUNNING"
+    with pytest.raises(FileNotFoundError):
+        translator("fr")
+
+
+def test_every_state_and_code_has_words() -> None:
+    from scheduler.job import RunStatus
+    from scheduler.verdict import STATES
+
+    assert set(STATES) | {status.value for status in RunStatus} <= set(WORDS)
+    source = (ROOT / "scheduler" / "verdict.py").read_text() + (
+        ROOT / "scheduler" / "overview.py"
+    ).read_text()
+    written = set(re.findall(r'Reason\(\s*"[A-Z]+", "(\w+)"', source))
+    assert {"behind", "thin", "gap"} <= written <= set(REASONS)
+    assert {"daemon_absent", "daemon_stopped", "heartbeat_old"} <= set(REASONS)

@@ -1,0 +1,245 @@
+"""The dashboard as an operator meets it: the real script, on a pipe, a file or a pseudo-terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+import unicodedata
+from collections.abc import Callable
+from fcntl import ioctl
+from pathlib import Path
+
+import example_night as night
+import pytest
+from sqlalchemy import delete, update
+from sqlalchemy.engine import URL
+
+from core.db import connect, write
+from core.schema import daemon, job_run, metadata
+
+ROOT = Path(__file__).resolve().parents[1]
+MONITOR = [sys.executable, str(ROOT / "scheduler" / "monitor.py")]
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with the example's database and a clock that stands at 22:10:05 of that night."""
+    engine = connect(URL.create("sqlite", database=str(tmp_path / "navkeeper.db")))
+    metadata.create_all(engine)
+    night.fill(engine)
+    engine.dispose()
+    (tmp_path / "now").write_text(night.NOW.isoformat())
+    return tmp_path
+
+
+def environment(home: Path, **extra: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONDONTWRITEBYTECODE") if name in os.environ}
+    own = {"NAVKEEPER_HOME": str(home), "NAVKEEPER_CLOCK_FILE": str(home / "now"), "LANG": "C.UTF-8"}
+    return kept | own | extra
+
+
+def run(home: Path, *options: str, **extra: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*MONITOR, *options], env=environment(home, **extra), cwd="/", capture_output=True, check=False
+    )
+
+
+def change(home: Path, *statements: object) -> None:
+    engine = connect(URL.create("sqlite", database=str(home / "navkeeper.db")))
+    with write(engine) as connection:
+        for statement in statements:
+            connection.execute(statement)  # type: ignore[call-overload]
+    engine.dispose()
+
+
+def cells(line: str) -> int:
+    """Columns on a terminal: East Asian wide and full-width characters take two."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line)
+
+
+def test_a_pipe_gets_everything_without_colour(home: Path) -> None:
+    reason = "no NAV of fund 000001 in the reply of the source, " * 6 + "the end"
+    change(home, update(job_run).where(job_run.c.job_id == "metrics").values(reason=reason))
+    done = run(home)
+    text = done.stdout.decode()
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "\x1b" not in text
+    assert "…" not in text
+    assert any(reason in line for line in text.splitlines())
+    assert text.splitlines()[0] == "正常  净值已到 2026-01-28，98 只基金  [SIMULATED 模拟数据]"
+    assert "下一步输入：python main.py monitor --watch" in text.splitlines()
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+@pytest.mark.parametrize("width", [60, 80])
+def test_no_line_is_wider_than_the_screen(home: Path, language: str, width: int) -> None:
+    done = run(home, "--lang", language, COLUMNS=str(width))
+    lines = done.stdout.decode().splitlines()
+    assert done.returncode == 0
+    assert max(cells(line) for line in lines) <= width
+    head = next(line for line in lines if line.startswith(("fund_nav ", "fund_nav\t")))
+    assert head.split()[:3] == ["fund_nav", "2026-01-28", "0"]  # whole values, none cut
+    assert ("98.0%" in head) == (width == 80)
+
+
+def test_the_headline_speaks_english_when_asked(home: Path) -> None:
+    first = run(home, "--lang", "en").stdout.decode().splitlines()[0]
+    assert first == "OK  NAVs reach 2026-01-28, 98 funds  [SIMULATED data]"
+    by_setting = run(home, NAVKEEPER_LANGUAGE="en").stdout.decode().splitlines()[0]
+    assert by_setting == first
+
+
+def test_a_gbk_console_can_show_it_all(home: Path) -> None:
+    change(home, update(job_run).values(reason="reason with ü and \U0001f4c8"))
+    done = run(home, COLUMNS="80", PYTHONIOENCODING="gbk")
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = done.stdout.decode("gbk")
+    assert text.startswith("正常  净值已到 2026-01-28，98 只基金")
+    wrong = [line for line in text.splitlines() if "?" in line]
+    assert len(wrong) == 3  # the runs of the night; among the last 24 hours the cut comes before the sign
+    assert all("reason with ü and ?" in line for line in wrong)
+
+
+def test_a_console_without_chinese_gets_english(home: Path) -> None:
+    done = run(home, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert done.stdout.decode("ascii").startswith("OK  NAVs reach 2026-01-28")
+
+
+def test_what_the_source_said_cannot_steer_the_terminal(home: Path) -> None:
+    change(home, update(job_run).values(reason="\x1b[2Jgone\nnext [red]line[/red]"))
+    text = run(home).stdout.decode()
+    assert "\x1b" not in text
+    assert " [2Jgone next [red]line[/red]" in text
+
+
+def test_json_has_stable_keys_and_is_ascii(home: Path) -> None:
+    done = run(home, "--json", PYTHONIOENCODING="gbk")
+    document = json.loads(done.stdout.decode("ascii"))
+    assert document["verdict"]["state"] == "OK"
+    assert document["simulated"] is True
+    assert set(document) == {
+        "now",
+        "verdict",
+        "next_command",
+        "expected_date",
+        "expected_is_provisional",
+        "simulated",
+        "daemon",
+        "freshness",
+        "chain_date",
+        "chain",
+        "runs_24h",
+        "success_7d",
+        "next_runs",
+        "last_batch",
+        "quarantine",
+        "last_failed_gate",
+    }
+
+
+def test_every_reason_can_be_said_in_both_languages(home: Path) -> None:
+    change(home, delete(daemon), update(job_run).values(status="FAILED", reason=None))
+    for language, line in (
+        ("zh", "失败  2026-01-28 的 collect 失败：-"),
+        ("en", "FAILED  collect for 2026-01-28 ended FAILED: -"),
+    ):
+        lines = run(home, "--lang", language).stdout.decode().splitlines()
+        assert lines[0].startswith(line)
+        assert any(("守护进程" if language == "zh" else "no daemon has run") in text for text in lines[1:5])
+
+
+@pytest.mark.parametrize(
+    ("extra", "options", "code", "says"),
+    [
+        ({"NAVKEEPER_DB_URL": "mysql+pymysql://u:s3cret@127.0.0.1:1/x"}, [], 1, "127.0.0.1"),
+        ({"NAVKEEPER_HOME": "/nowhere"}, ["--watch"], 1, "python main.py init"),
+        ({"NAVKEEPER_LANGUAGE": "fr"}, [], 78, "NAVKEEPER_LANGUAGE = 'fr'"),
+        ({"NAVKEEPER_CLOCK_FILE": "/nowhere"}, [], 78, "NAVKEEPER_CLOCK_FILE"),
+        ({}, ["--json", "--watch"], 2, "not allowed with"),
+        ({}, ["--lang", "fr"], 2, "invalid choice"),
+    ],
+)
+def test_errors_are_clear_lines_and_exit_codes(
+    home: Path, extra: dict[str, str], options: list[str], code: int, says: str
+) -> None:
+    done = run(home, *options, **extra)
+    text = done.stderr.decode()
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert says in text
+    assert "Traceback" not in text
+    assert "s3cret" not in text
+    assert len(text.splitlines()) == (1 if code != 2 else 2)  # argparse shows the usage first
+
+
+def test_it_starts_without_the_heavy_libraries(home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", MONITOR[1], "--json"],
+        env=environment(home),
+        capture_output=True,
+        check=True,
+    )
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.decode().splitlines()}
+    assert not loaded & {"pandas", "httpx", "alembic", "flask", "rich", "exchange_calendars", "pyarrow"}
+
+
+class Terminal:
+    """The monitor on a pseudo-terminal of 80 x 50."""
+
+    def __init__(self, env: dict[str, str], *options: str) -> None:
+        self.master, child = pty.openpty()
+        ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
+        self.process = subprocess.Popen(
+            [*MONITOR, *options], env=env, stdin=child, stdout=child, stderr=subprocess.PIPE
+        )
+        os.close(child)
+        self.text = ""
+
+    def read_until(self, enough: Callable[[str], bool], seconds: float = 20) -> None:
+        end = time.monotonic() + seconds
+        while not enough(self.text) and time.monotonic() < end:
+            if select.select([self.master], [], [], 0.2)[0]:
+                try:
+                    self.text += os.read(self.master, 65536).decode(errors="ignore")
+                except OSError:  # the child closed its end
+                    break
+        assert enough(self.text), self.text
+
+    def end(self) -> tuple[int, str]:
+        _, errors = self.process.communicate(timeout=20)
+        os.close(self.master)
+        return self.process.returncode, errors.decode()
+
+
+def test_a_terminal_gets_colour_unless_refused(home: Path) -> None:
+    for extra, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
+        terminal = Terminal(environment(home, TERM="xterm-256color", **extra))
+        terminal.read_until(lambda text: "coverage" in text)
+        assert terminal.end() == (0, "")
+        colours = re.findall(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7])m", terminal.text)
+        assert bool(colours) == coloured
+        lines = ESCAPE.sub("", terminal.text).splitlines()
+        assert max(cells(line) for line in lines) <= 80
+
+
+def test_watch_refreshes_outlives_the_database_and_leaves_cleanly(home: Path) -> None:
+    terminal = Terminal(environment(home, TERM="xterm"), "--watch")
+    terminal.read_until(lambda text: "98 只基金" in text)
+    (home / "navkeeper.db").rename(home / "away.db")
+    terminal.read_until(lambda text: "database_unavailable" in text)
+    (home / "away.db").rename(home / "navkeeper.db")
+    change(home, delete(daemon))
+    terminal.read_until(lambda text: "此数据库还没有运行过守护进程" in text)
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.read_until(lambda text: text.endswith("\x1b[?25h\x1b[?1049l"))  # cursor and screen as before
+    assert terminal.end() == (0, "")
