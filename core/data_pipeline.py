@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, delete, insert
 
 from core import db, merge, nav_store
 from core.errors import NotReady
-from core.rules import GATE, RULES, Context, Thresholds
+from core.rules import GATE, NAV_CEILING, RULES, Context, Thresholds, conflict, duplicate, return_limits
 from core.schema import rule_result
 from core.series import Series, explain
 from core.sources.base import NavRow
@@ -177,7 +177,9 @@ def judge(
     fund code; `sessions` sorted trading days; `today` the Shanghai date of the moment of judging.
     """
     frame = _in_order(staged, anchors, categories)
-    series = explain(frame, _usable(frame), sessions)
+    frame = frame.assign(limit=return_limits(frame["category"], thresholds))
+    usable, lost = _usable(frame)
+    series = explain(frame, usable, lost, sessions)
     results, reasons, repeats = _apply_rules(frame, Context(today, thresholds, series))
     return Verdicts(frame, series, results, reasons, repeats)
 
@@ -195,11 +197,18 @@ def _in_order(staged: pd.DataFrame, anchors: pd.DataFrame, categories: dict[str,
     return frame.assign(category=frame["fund_code"].map(categories).fillna("other"))
 
 
-def _usable(frame: pd.DataFrame) -> NDArray[np.bool_]:
-    """Rows that one can calculate with: dated, a positive NAV, the only one of their fund and date."""
-    positive = (frame["unit_nav"] > 0) & frame["nav_date"].notna() & frame["defect"].isna()
-    once = ~frame.duplicated(["fund_code", "nav_date"])
-    return (positive & once).to_numpy(dtype=bool)
+def _usable(frame: pd.DataFrame) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Rows that one can calculate with, and rows that stood for a NAV but cannot be used.
+
+    Usable: dated, a credible NAV, alone with their fund and date or the first of equal rows.
+    """
+    keyed = frame["nav_date"].notna() & frame["defect"].isna()
+    credible = (keyed & (frame["unit_nav"] > 0) & (frame["unit_nav"] < NAV_CEILING)).to_numpy(dtype=bool)
+    _, repeated = duplicate(frame, None)
+    _, disputed = conflict(frame, None)
+    usable = credible & ~repeated & ~disputed
+    money = (frame["unit_nav"].isna() & frame["income_per_10k"].notna()).to_numpy(dtype=bool)
+    return usable, ~usable & ~repeated & ~money
 
 
 def _apply_rules(

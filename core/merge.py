@@ -13,7 +13,19 @@ from datetime import date, datetime
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    bindparam,
+    cast,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from core.nav_store import NUMBERS
 from core.schema import (
@@ -128,7 +140,8 @@ def _merge_into(
 
 
 def _differs(new: ColumnElement[Any], old: ColumnElement[Any]) -> ColumnElement[bool]:
-    return and_(new.is_not(None), new.is_distinct_from(old))
+    # A value of more decimals than the table keeps is no new one.
+    return and_(new.is_not(None), cast(new, old.type).is_distinct_from(old))
 
 
 def _revise(

@@ -103,15 +103,21 @@ def open_batch(
     return batch_id
 
 
-def _staged(batch_id: int, row_no: int, row: NavRow) -> tuple[Any, ...]:
+def _fitting(row: NavRow) -> NavRow:
+    """The row with its texts cut to what the tables hold."""
     if row.origin is not None or row.defect is not None or len(row.fund_code) > TEXT_LIMITS["fund_code"]:
-        row = row._replace(
+        return row._replace(
             **{
                 name: text[:limit]
                 for name, limit in TEXT_LIMITS.items()
                 if (text := getattr(row, name)) is not None
             }
         )
+    return row
+
+
+def _staged(batch_id: int, row_no: int, row: NavRow) -> tuple[Any, ...]:
+    row = _fitting(row)
     day = row[1].isoformat() if row[1] is not None else None
     return (batch_id, row_no, row[0], day, *row[2:])
 
@@ -128,7 +134,7 @@ def read_batch(connection: Connection, batch_id: int) -> pd.DataFrame:
 
 def frame_of_rows(rows: Sequence[NavRow]) -> pd.DataFrame:
     """What `read_batch` would give for freshly staged rows."""
-    return frame_of(("row_no", *NavRow._fields), [(no, *row) for no, row in enumerate(rows, 1)])
+    return frame_of(("row_no", *NavRow._fields), [(no, *_fitting(row)) for no, row in enumerate(rows, 1)])
 
 
 def frame_of(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> pd.DataFrame:

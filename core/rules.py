@@ -25,6 +25,7 @@ Bools = NDArray[np.bool_]
 Outcome = tuple[Bools, Bools]  # (checked, failed)
 
 NAV_FIELDS = ["unit_nav", "accum_nav", "daily_return"]
+NAV_CEILING = 1e8  # DECIMAL(20,12) must hold it; no fund ever stood above 10,000
 VALUES = [*NAV_FIELDS, "dividend", "split_ratio", "income_per_10k", "yield_7d"]
 
 
@@ -82,9 +83,11 @@ def _everything(frame: pd.DataFrame) -> Bools:
 
 
 def key_fields(frame: pd.DataFrame, _context: Context) -> Outcome:
-    """Code, date and a NAV (or a money fund's income or yield) were readable."""
-    nav, income = frame["unit_nav"].notna(), frame["income_per_10k"].notna() | frame["yield_7d"].notna()
-    whole = frame["nav_date"].notna() & (frame["fund_code"] != "") & (nav ^ income) & frame["defect"].isna()
+    """Code, date and a NAV, or a money fund's income or yield and no field of a NAV, were readable."""
+    income = frame["income_per_10k"].notna() | frame["yield_7d"].notna()
+    clear = frame[NAV_FIELDS].notna().any(axis=1) ^ income
+    whole = frame["nav_date"].notna() & (frame["fund_code"] != "") & frame["defect"].isna()
+    whole &= clear & (frame["unit_nav"].notna() | income)
     return _everything(frame), (~whole).to_numpy(dtype=bool)
 
 
@@ -99,14 +102,16 @@ def future_date(frame: pd.DataFrame, context: Context) -> Outcome:
 
 
 def nav_positive(frame: pd.DataFrame, _context: Context) -> Outcome:
-    """NAVs are finite and above zero; DECIMAL(20,12) must hold them."""
+    """NAVs are above zero; no value is beyond what the tables hold."""
     failed = np.zeros(len(frame), dtype=bool)
     checked = np.zeros(len(frame), dtype=bool)
-    for name in ("unit_nav", "accum_nav"):
+    for name in VALUES:
         value = frame[name].to_numpy(dtype=float)
         known = ~np.isnan(value)
         checked |= known
-        failed |= known & ~((value > 0) & (value < 1e8))
+        failed |= known & ~(np.abs(value) < NAV_CEILING)
+        if name in ("unit_nav", "accum_nav"):
+            failed |= known & ~(value > 0)
     return _everything(frame) & checked, failed
 
 
@@ -121,14 +126,14 @@ def _shared_key(frame: pd.DataFrame) -> tuple[Bools, Bools]:
     return keyed, shared
 
 
-def duplicate(frame: pd.DataFrame, _context: Context) -> Outcome:
+def duplicate(frame: pd.DataFrame, _context: Context | None) -> Outcome:
     """The same row again, value for value: dropped, counted."""
     keyed, failed = _shared_key(frame)
     failed[failed] = frame[failed].duplicated(["fund_code", "nav_date", *VALUES]).to_numpy(dtype=bool)
     return keyed, failed
 
 
-def conflict(frame: pd.DataFrame, _context: Context) -> Outcome:
+def conflict(frame: pd.DataFrame, _context: Context | None) -> Outcome:
     """Rows of one fund and date that differ: none of them is believed."""
     keyed, failed = _shared_key(frame)
     rows = frame.loc[failed, ["fund_code", "nav_date", *VALUES]]
@@ -142,11 +147,15 @@ def return_matches_nav(_frame: pd.DataFrame, context: Context) -> Outcome:
     return context.series.return_checked, ~context.series.return_explained
 
 
+def return_limits(category: pd.Series[str], thresholds: Thresholds) -> pd.Series[float]:
+    """The largest credible change of one trading day for funds of these categories, percent."""
+    limits = thresholds.return_limit
+    return category.map(limits).fillna(limits["other"]).astype(float)
+
+
 def return_limit(frame: pd.DataFrame, context: Context) -> Outcome:
     """No larger change than this category of fund can show, after dividends and splits."""
-    limits = context.thresholds.return_limit
-    limit = frame["category"].map(limits).fillna(limits["other"]).to_numpy(dtype=float)
-    limit = limit * np.sqrt(np.clip(context.series.sessions_since, 1, 5))
+    limit = frame["limit"].to_numpy(dtype=float) * np.sqrt(np.clip(context.series.sessions_since, 1, 5))
     change = np.abs(context.series.change)
     published = np.abs(frame["daily_return"].to_numpy(dtype=float))
     checked = _everything(frame) & ~(np.isnan(change) & np.isnan(published))
@@ -156,10 +165,12 @@ def return_limit(frame: pd.DataFrame, context: Context) -> Outcome:
 def accum_vs_unit(_frame: pd.DataFrame, context: Context) -> Outcome:
     """Accumulated over unit NAV moves only by dividends and splits."""
     series = context.series
+    limit = np.log(context.thresholds.accum_factor)
     with np.errstate(divide="ignore", invalid="ignore"):
         jump = np.abs(np.log(series.accum_over_unit / series.previous_accum_over_unit))
-    failed = jump > np.log(context.thresholds.accum_factor)
-    return ~np.isnan(jump) & series.judged, failed & ~series.has_event
+        # The row before may be the wrong one.
+        back = np.abs(np.log(series.accum_over_unit / series.earlier_accum_over_unit)) <= limit
+    return ~np.isnan(jump) & series.judged, (jump > limit) & ~back & ~series.has_event
 
 
 RULES: tuple[Rule, ...] = (

@@ -1,7 +1,8 @@
 """Every table. The same definitions serve SQLite and MySQL/MariaDB.
 
 NAVs travel as float64 and rest as DECIMAL(20,12) on MySQL, as REAL on SQLite: exact for everything
-published with up to 15 significant digits (twelve decimals below 1,000).
+published with up to 15 significant digits (twelve decimals below 1,000). What is not yet believed rests
+as DOUBLE: a misprint of any size can be staged and quarantined.
 """
 
 from __future__ import annotations
@@ -110,13 +111,13 @@ tmp_fund_nav = Table(
     Column("row_no", Integer, primary_key=True, autoincrement=False),
     Column("fund_code", String(32), nullable=False),
     Column("nav_date", Date),
-    Column("unit_nav", NAV),
-    Column("accum_nav", NAV),
-    Column("daily_return", PERCENT, comment="percent, as published"),
-    Column("dividend", NAV, comment="cash per pre-event share, ex on nav_date"),
-    Column("split_ratio", NAV),
-    Column("income_per_10k", NAV),
-    Column("yield_7d", PERCENT),
+    Column("unit_nav", Double()),
+    Column("accum_nav", Double()),
+    Column("daily_return", Double(), comment="percent, as published"),
+    Column("dividend", Double(), comment="cash per pre-event share, ex on nav_date"),
+    Column("split_ratio", Double()),
+    Column("income_per_10k", Double()),
+    Column("yield_7d", Double()),
     Column("origin", String(300), comment="file:line"),
     Column("defect", String(200), comment="why the text could not be read"),
     Column("raw", Text),
@@ -238,13 +239,13 @@ quarantine = Table(
     Column("source", String(32), nullable=False),
     Column("fund_code", String(32), nullable=False, index=True),
     Column("nav_date", Date),
-    Column("unit_nav", NAV),
-    Column("accum_nav", NAV),
-    Column("daily_return", PERCENT),
-    Column("dividend", NAV),
-    Column("split_ratio", NAV),
-    Column("income_per_10k", NAV),
-    Column("yield_7d", PERCENT),
+    Column("unit_nav", Double()),
+    Column("accum_nav", Double()),
+    Column("daily_return", Double()),
+    Column("dividend", Double()),
+    Column("split_ratio", Double()),
+    Column("income_per_10k", Double()),
+    Column("yield_7d", Double()),
     Column("origin", String(300)),
     Column("defect", String(200)),
     Column("raw", Text),

@@ -21,6 +21,8 @@ Days = NDArray[np.datetime64]
 
 HALF_CENT = 0.005  # returns are published in percent with two decimals
 SLACK = 1e-9
+# Of the NAV before. A point that slipped in the NAV alone looks like a dividend of nine tenths of it.
+LARGEST_IMPLIED_DIVIDEND = 0.25
 T = TypeVar("T", bound=np.generic)
 
 
@@ -35,6 +37,7 @@ class Series:
     sessions_since: Ints  # trading days since the previous row
     accum_over_unit: Floats
     previous_accum_over_unit: Floats
+    earlier_accum_over_unit: Floats  # of the row before the previous one
     has_event: Bools
     dividend: Floats  # per pre-event share, to be booked on this row's date; NaN if none
     split_ratio: Floats
@@ -67,14 +70,16 @@ def published_decimals(values: Floats) -> Ints:
     return found
 
 
-def explain(frame: pd.DataFrame, usable: Bools, sessions: Days) -> Series:
+def explain(frame: pd.DataFrame, usable: Bools, lost: Bools, sessions: Days) -> Series:
     """Hold every row of `frame` (sorted by fund and date) against the one before.
 
-    `usable` marks the rows whose NAV may be calculated with; the others are passed over. `sessions`
-    are the trading days, sorted.
+    `usable` marks the rows whose NAV may be calculated with; the others are passed over. `lost` marks
+    those of the others that stood for a NAV (a repeat of a usable row does not): behind them there is
+    a hole. `frame.limit` is the largest credible change of a day in percent. `sessions` are the
+    trading days, sorted.
     """
     at = np.flatnonzero(usable)
-    part = _explain_usable(frame.iloc[at], sessions)
+    part = _explain_usable(frame.iloc[at], np.cumsum(lost, dtype=np.int64)[at], sessions)
     return Series(**{name: _spread(value, at, len(frame)) for name, value in vars(part).items()})
 
 
@@ -84,27 +89,83 @@ def _spread(values: Any, at: Ints, size: int) -> Any:
     return empty
 
 
-def _explain_usable(frame: pd.DataFrame, sessions: Days) -> Series:
-    codes = pd.factorize(frame["fund_code"])[0]
+def _explain_usable(frame: pd.DataFrame, lost_before: Ints, sessions: Days) -> Series:
     nav, accum, published, dividend, split = (
         frame[name].to_numpy(dtype=float)
         for name in ("unit_nav", "accum_nav", "daily_return", "dividend", "split_ratio")
     )
     anchor = frame["anchor"].to_numpy(dtype=bool)
     days = frame["nav_date"].to_numpy().astype("datetime64[D]")
-    ordinal = np.searchsorted(sessions, days, side="right")
+    codes = pd.factorize(frame["fund_code"])[0]
     first, second = _back(codes, 1), _back(codes, 2)
-    event = (np.nan_to_num(dividend) > 0) | (~np.isnan(split) & (split > 0) & (split != 1))
-    cash = np.where(event, np.nan_to_num(dividend), 0.0)
-    ratio = np.where(event & ~np.isnan(split), split, 1.0)
-    digit = 0.5 * 10.0 ** -np.maximum(
-        published_decimals(nav), _taken(published_decimals(nav), first, 0)
-    ).clip(2)
-
+    decimals = published_decimals(nav)
+    digit = 0.5 * 10.0 ** -np.maximum(decimals, _taken(decimals, first, 0)).clip(2)
     step = _Step(nav, _taken(nav, first, np.nan), digit)
     earlier = _Step(nav, _taken(nav, second, np.nan), digit)
     # Publishers print 0.00 where they publish no return (closed periods, half-year valuations).
     silent = np.isnan(published) | (published == 0)
+    extra = (accum - _taken(accum, first, np.nan)) - (nav - step.previous)
+    events = _events(step, earlier, np.where(silent, np.nan, published), dividend, split, extra, first)
+    explained = events.explained
+    with np.errstate(invalid="ignore", divide="ignore"):
+        whole = events.ratio * nav + events.cash
+        change, change_earlier = 100 * (whole / step.previous - 1), 100 * (whole / earlier.previous - 1)
+        accum_over_unit = np.where(accum > 0, accum, np.nan) / nav
+    known = ~np.isnan(step.previous)
+    ordinal = np.searchsorted(sessions, days, side="right")
+    since = ordinal - _taken(ordinal, first, 0)
+    limit = frame["limit"].to_numpy(dtype=float) * np.sqrt(since.clip(1, 5))
+    # The row before may be wrong itself, or a valuation on a day without trading: then the one before it
+    # counts, and the published return is over that row or over the NAV that ought to have stood between.
+    doubtful = _taken(known & ((~explained & ~silent) | (np.abs(change) > limit)), first, False)
+    doubtful |= _taken(~np.isin(days, sessions), first, False)
+    both = 100 * ((1 + published / 100) * (1 + _taken(published, first, np.nan) / 100) - 1)
+    explained |= doubtful & (_agrees(earlier, published, 1.0, 0.0) | _agrees(earlier, both, 1.0, 0.0, 0, 2))
+    change = np.where(doubtful & (np.abs(change_earlier) < np.abs(change)), change_earlier, change)
+    # Across a hole in what we hold, the published return is of another step.
+    hole = (_taken(anchor, first, False) & (since > 1)) | (lost_before > _taken(lost_before, first, 0))
+    hole |= _taken(np.abs(change) > limit, first, False) & ~explained
+    return Series(
+        judged=known & ~anchor,
+        change=change,
+        return_checked=known & ~hole & ~anchor & ~silent,
+        return_explained=explained,
+        sessions_since=since,
+        accum_over_unit=accum_over_unit,
+        previous_accum_over_unit=_taken(accum_over_unit, first, np.nan),
+        earlier_accum_over_unit=_taken(accum_over_unit, second, np.nan),
+        has_event=events.given | events.implied,
+        dividend=np.where(events.cash > 0, events.cash, np.nan),
+        split_ratio=np.where(events.ratio != 1, events.ratio, np.nan),
+        implied=events.implied,
+    )
+
+
+@dataclass(frozen=True)
+class _Events:
+    """What happened to a share between the previous row and this one."""
+
+    given: Bools  # announced on this row, or on the one before and showing here
+    implied: Bools
+    explained: Bools  # with it (or without any) the published return follows
+    ratio: Floats  # 1 for none
+    cash: Floats  # 0 for none
+
+
+def _events(
+    step: _Step,
+    earlier: _Step,
+    published: Floats,
+    dividend: Floats,
+    split: Floats,
+    extra: Floats,
+    first: Ints,
+) -> _Events:
+    """`published` is NaN where nothing was; `extra`: by how much accumulated NAV outgrew the unit NAV."""
+    silent = np.isnan(published)
+    event = (np.nan_to_num(dividend) > 0) | (~np.isnan(split) & (split > 0) & (split != 1))
+    cash = np.where(event, np.nan_to_num(dividend), 0.0)
+    ratio = np.where(event & ~np.isnan(split), split, 1.0)
     stated = _agrees(step, published, ratio, cash) | _agrees(earlier, published, ratio, cash)
     own = event & np.where(silent, _nearer(step, ratio, cash), stated)
     # An event may be announced on the row before the one it shows on.
@@ -114,54 +175,37 @@ def _explain_usable(frame: pd.DataFrame, sessions: Days) -> Series:
         silent, _nearer(step, late_ratio, late_cash), _agrees(step, published, late_ratio, late_cash)
     )
     plain = _agrees(step, published, 1.0, 0.0)
-    extra = (accum - _taken(accum, first, np.nan)) - (nav - step.previous)
-    implied = ~own & ~carried & ~plain & ~silent & (extra > 4 * digit)
+    implied = ~own & ~carried & ~plain & (extra > 4 * step.digit)
+    implied &= extra <= LARGEST_IMPLIED_DIVIDEND * step.previous
     implied &= _agrees(step, published, 1.0, extra, 2.0)
-
-    explained = own | carried | plain | implied
     gone = event & ~own & _next_carried(carried, first)
-    # The row before may be wrong itself, or a valuation on a day without trading: then the one before counts.
-    doubtful = _taken(~explained & ~np.isnan(step.previous) & ~silent, first, False)
-    doubtful |= _taken(~np.isin(days, sessions), first, False)
-    explained |= doubtful & _agrees(earlier, published, 1.0, 0.0)
-
-    ratio = np.where(carried, late_ratio, np.where(gone, 1.0, ratio))
-    cash = np.where(carried, late_cash, np.where(gone, 0.0, np.where(implied, extra, cash)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        change = 100 * ((ratio * nav + cash) / step.previous - 1)
-        change_earlier = 100 * ((ratio * nav + cash) / earlier.previous - 1)
-        accum_over_unit = np.where(accum > 0, accum, np.nan) / nav
-    smaller = doubtful & (np.abs(change_earlier) < np.abs(change))
-    since = ordinal - _taken(ordinal, first, 0)
-    known = ~np.isnan(step.previous)
-    # Across a hole in what we hold, the published return is of another step.
-    comparable = known & ~(_taken(anchor, first, False) & (since > 1))
-    return Series(
-        judged=known & ~anchor,
-        change=np.where(smaller, change_earlier, change),
-        return_checked=comparable & ~anchor & ~silent,
-        return_explained=explained,
-        sessions_since=since,
-        accum_over_unit=accum_over_unit,
-        previous_accum_over_unit=_taken(accum_over_unit, first, np.nan),
-        has_event=event | carried | implied,
-        dividend=np.where(cash > 0, cash, np.nan),
-        split_ratio=np.where(ratio != 1, ratio, np.nan),
+    return _Events(
+        given=event | carried,
         implied=implied,
+        explained=own | carried | plain | implied,
+        ratio=np.where(carried, late_ratio, np.where(gone, 1.0, ratio)),
+        cash=np.where(carried, late_cash, np.where(gone, 0.0, np.where(implied, extra, cash))),
     )
 
 
 def _agrees(
-    step: _Step, published: Floats, ratio: Floats | float, cash: Floats | float, more: float = 0.0
+    step: _Step,
+    published: Floats,
+    ratio: Floats | float,
+    cash: Floats | float,
+    more: float = 0.0,
+    returns: float = 1.0,
 ) -> Bools:
     """Whether (s*U_t + D)/U_prev - 1 is the published return, as far as its rounding lets one tell.
 
     Tolerance in percent: 100*d*(s + (s*U_t + D)/U_prev)/U_prev, d half a unit of the NAV's last digit,
-    and half a unit of the return's last digit; `more` half units where D itself is a difference.
+    and half a unit of the return's last digit; `more` half units where D itself is a difference,
+    `returns` where the return is put together from more than one.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         growth = (ratio * step.nav + cash) / step.previous
-        tolerance = 100 * step.digit * (ratio + growth + 2 * more) / step.previous + HALF_CENT + SLACK
+        tolerance = 100 * step.digit * (ratio + growth + 2 * more) / step.previous
+        tolerance += HALF_CENT * returns * np.maximum(1, growth) ** (returns - 1) + SLACK
         return np.asarray(np.abs(100 * (growth - 1) - published) <= tolerance)
 
 

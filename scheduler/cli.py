@@ -143,26 +143,37 @@ class Command:
         from config.translation import translator
         from scheduler.progress import shown_progress
         from scheduler.runner import RunContext, execute
+        from scheduler.supervisor import end_for_dead
 
         run_row, claim = self._claimed(*TASK_OF[step], day, params)
-        with shown_progress(step) as progress:
-            context = RunContext(
-                self.engine,
-                self.settings,
-                run_row,
-                claim,
-                self.clock,
-                translate=translator(self.settings.language),
-                progress=progress,
-            )
-            status, count, reason = execute(context, run_row)
+        try:
+            with shown_progress(step) as progress:
+                context = RunContext(
+                    self.engine,
+                    self.settings,
+                    run_row,
+                    claim,
+                    self.clock,
+                    translate=translator(self.settings.language),
+                    progress=progress,
+                )
+                status, count, reason = execute(context, run_row)
+        except KeyboardInterrupt:
+            with db.write(self.engine) as connection:
+                end_for_dead(connection, run_row, RunStatus.INTERRUPTED, "stopped from the keyboard", self.clock())
+            raise
         self._print_result(step, day, status, count, reason, context.details)
         return OK if status in DONE_WELL or status is RunStatus.SKIPPED else FAILED
 
     def _collection(self, day: date) -> tuple[str, dict[str, Any]]:
         """The newest rows of everything, or a back-fill when history is asked for."""
         options = self.options
-        params: dict[str, Any] = {"source": options.source} if options.source else {}
+        params: dict[str, Any] = {}
+        if options.source:
+            from scheduler.tasks import make_source
+
+            make_source(self.settings, options.source).close()  # a wrong path is refused before a run exists
+            params["source"] = options.source
         start, end = options.start, options.end
         if options.date is not None:
             if start or end:
