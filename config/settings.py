@@ -151,7 +151,9 @@ def _allowed(item: Any, key: str) -> str:
     if item["type"].startswith(("int_", "float_", "greater_", "less_")):
         name = key.removeprefix(PREFIX).lower()
         parts = Settings.model_fields[name].metadata
-        limits = {key: getattr(part, key) for part in parts for key in ("ge", "gt", "le") if hasattr(part, key)}
+        limits = {
+            key: getattr(part, key) for part in parts for key in ("ge", "gt", "le") if hasattr(part, key)
+        }
         kind = "a whole number" if Settings.model_fields[name].annotation is int else "a number"
         low = f" from {limits['ge']}" if "ge" in limits else f" over {limits['gt']}" if "gt" in limits else ""
         return f"{kind}{low} to {limits['le']}"

@@ -160,7 +160,9 @@ class Command:
                 status, count, reason = execute(context, run_row)
         except KeyboardInterrupt:
             with db.write(self.engine) as connection:
-                end_for_dead(connection, run_row, RunStatus.INTERRUPTED, "stopped from the keyboard", self.clock())
+                end_for_dead(
+                    connection, run_row, RunStatus.INTERRUPTED, "stopped from the keyboard", self.clock()
+                )
             raise
         self._print_result(step, day, status, count, reason, context.details)
         return OK if status in DONE_WELL or status is RunStatus.SKIPPED else FAILED

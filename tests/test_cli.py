@@ -120,7 +120,9 @@ def test_history_by_range_and_by_fund(shell: DaemonProcess) -> None:
             .all()
         )
         code, held = connection.execute(
-            select(fund_nav.c.fund_code, func.count()).group_by(fund_nav.c.fund_code).order_by(func.count().desc())
+            select(fund_nav.c.fund_code, func.count())
+            .group_by(fund_nav.c.fund_code)
+            .order_by(func.count().desc())
         ).first()
     assert (days[0], days[-1]) == (date(2025, 11, 3), date(2025, 11, 7))
     [before] = count(shell.engine, fund_nav)

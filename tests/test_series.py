@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import random
 from datetime import date
-from itertools import pairwise
 
 import pytest
-from tests.example_batch import FRI, MON, SESSIONS, THU, TUE, WED, booked, nav, reasons, verdicts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.series import published_decimals
 from core.sources.base import NavRow
+from tests.example_batch import FRI, MON, SESSIONS, THU, TUE, WED, booked, nav, reasons, verdicts
 
 MATCH = "return_matches_nav"
 
@@ -84,6 +83,17 @@ def test_a_dividend_nobody_announced_follows_from_the_accumulated_nav() -> None:
     assert reasons([rows[0], nav(TUE, 1.1521, 0.17, 1.4821)]) == ["", MATCH]
 
 
+def test_a_quarter_of_the_nav_is_no_dividend_unless_announced() -> None:
+    # accumulated NAV and return are right, the NAV's point slipped: 0.1010 + 0.9091 paid would be 1.0 % too
+    slipped = nav(TUE, 0.1010, 1.0, 1.5101)
+    assert reasons([nav(MON, 1.0001, None, 1.5001), slipped])[1] != ""
+    # 0.2500 of 1.0001 paid: (0.7600 + 0.2500) / 1.0001 - 1 = 0.9899 %; 0.2510 paid from 1.0001 is too much
+    assert booked([nav(MON, 1.0001, None, 1.5), nav(TUE, 0.7600, 0.99, 1.5099)]) == [
+        (TUE, "dividend", 0.25, "implied")
+    ]
+    assert booked([nav(MON, 1.0001, None, 1.5), nav(TUE, 0.7590, 0.99, 1.5099)]) == []
+
+
 def test_a_split_is_undone() -> None:
     # 2 * 1.0101 / 2.0001 - 1 = 1.00495 %; without it -49.5 %
     rows = [nav(MON, 2.0001), nav(TUE, 1.0101, 1.0, split_ratio=2.0)]
@@ -103,9 +113,8 @@ def test_a_reverse_split_is_undone() -> None:
 
 
 def test_a_split_and_a_dividend_on_one_day() -> None:
-    # (2 * 1.0101 + 0.04) / 2.0601 - 1 = 0.0048541 %... : 2.0602 / 2.0601 = 1.0000485
+    # (2 * 1.0101 + 0.04) / 2.0401 - 1 = 0.98525 %
     rows = [nav(MON, 2.0401), nav(TUE, 1.0101, 0.99, split_ratio=2.0, dividend=0.04)]
-    # (2.0202 + 0.04) / 2.0401 - 1 = 0.98525 %
     assert reasons(rows) == ["", ""]
     assert booked(rows) == [(TUE, "dividend", 0.04, "published"), (TUE, "split", 2.0, "published")]
 
@@ -161,21 +170,50 @@ def test_a_return_over_two_good_sessions_is_wrong() -> None:
 
 @pytest.mark.parametrize("published", [1.0, None, 0.0])
 @pytest.mark.parametrize("accum", [False, True])
-def test_the_row_after_a_wrong_row_is_not_blamed(published: float | None, accum: bool) -> None:
-    # Tuesday's point slipped: 10.1001 for 1.0100; Wednesday is 1.0202 / 1.0100 - 1 = 1.0099 %,
-    # and against Monday 2.0098 %: its return is the one over Monday where Tuesday is left out
-    right = [1.0001, 10.1001, 1.0202]
-    levels = [1.5001, 1.5101, 1.5202] if accum else [None, None, None]
-    rows = [
-        nav(MON, right[0], None, levels[0]),
-        nav(TUE, right[1], published, levels[1]),
-        nav(WED, right[2], 2.01, levels[2]),
-        nav(THU, 1.0304, 1.0, levels[2] and 1.5304),
-    ]
+@pytest.mark.parametrize("slip", [10.1001, 1.1101, 0.1010])
+def test_the_row_after_a_wrong_row_is_not_blamed(published: float | None, accum: bool, slip: float) -> None:
+    # Tuesday should be 1.0101: 1.0101/1.0001 - 1 = 0.9999 %, 1.0202/1.0101 - 1 = 0.9999 %,
+    # 1.0304/1.0202 - 1 = 0.9998 %. A slip of 11 % without a published return is no finding at all.
+    levels = [1.5001, 1.5101, 1.5202, 1.5304] if accum else [None] * 4
+    navs = [(MON, 1.0001, 1.0), (TUE, slip, published), (WED, 1.0202, 1.0), (THU, 1.0304, 1.0)]
+    rows = [nav(*one, level) for one, level in zip(navs, levels, strict=True)]
     found = reasons(rows)
-    assert [found[0], *found[2:]] == ["", "", ""]
-    expected = {"return_limit"} | ({MATCH} if published else set()) | ({"accum_vs_unit"} if accum else set())
-    assert set(found[1].split(",")) == expected
+    wrong = set(found[1].split(",")) - {""}
+    over_limit = slip != 1.1101
+    if published or over_limit:
+        assert [found[0], *found[2:]] == ["", "", ""]
+    assert ("return_matches_nav" in wrong) == bool(published)
+    assert ("return_limit" in wrong) == over_limit
+    assert ("accum_vs_unit" in wrong) == (accum and over_limit)
+
+
+def test_a_wrong_row_after_a_wrong_row_is_blamed() -> None:
+    # Wednesday's 1.0702 is 7 % over Monday, its own and Tuesday's returns together are 2.01 %
+    rows = [nav(MON, 1.0001), nav(TUE, 1.1101, 1.0), nav(WED, 1.0702, 1.0)]
+    assert reasons(rows) == ["", MATCH, MATCH]
+
+
+def test_returns_that_belong_to_other_rows_are_all_blamed() -> None:
+    rows = [nav(MON, 1.0001), nav(TUE, 1.0101, 3.0), nav(WED, 1.0202, -2.0), nav(THU, 1.0304, 4.0)]
+    assert reasons(rows) == ["", MATCH, MATCH, MATCH]
+
+
+@pytest.mark.parametrize("unusable", [0.0, -1.0, 1e9])
+def test_the_row_after_an_impossible_nav_is_held_against_the_limit_alone(unusable: float) -> None:
+    rows = [nav(MON, 1.0001), nav(TUE, unusable, 1.0), nav(WED, 1.0202, 1.0)]
+    assert reasons(rows)[::2] == ["", ""]
+    assert reasons([*rows[:2], nav(WED, 1.4, 1.0)])[2] == "return_limit"  # 40 % over 25 % * sqrt(2) = 35.4 %
+
+
+def test_the_row_after_disputed_rows_is_held_against_the_limit_alone() -> None:
+    rows = [nav(MON, 1.0001), nav(TUE, 1.0101, 1.0), nav(TUE, 1.0301, 1.0), nav(WED, 1.0202, 1.0)]
+    assert reasons(rows) == ["", "conflict", "conflict", ""]
+    assert reasons([*rows[:3], nav(WED, 1.4, 1.0)])[3] == "return_limit"
+
+
+def test_a_repeated_row_leaves_no_hole() -> None:
+    rows = [nav(MON, 1.0001), nav(TUE, 1.0101, 1.0), nav(TUE, 1.0101, 1.0), nav(WED, 1.0202, 1.5)]
+    assert reasons(rows) == ["", "", "", MATCH]
 
 
 def test_the_row_after_a_wrong_accumulated_nav_is_not_blamed() -> None:
@@ -224,7 +262,7 @@ any_row = st.builds(
 
 
 @given(st.lists(any_row, min_size=2, max_size=12), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 def test_the_order_of_rows_changes_no_verdict(rows: list[NavRow], chance: random.Random) -> None:
     before = [nav(date(2025, 11, 28), 1.0), nav(date(2025, 11, 28), 1.0, code="000002")]
     shuffled = list(rows)
@@ -232,7 +270,9 @@ def test_the_order_of_rows_changes_no_verdict(rows: list[NavRow], chance: random
 
     def summary(batch: list[NavRow]) -> tuple[list[tuple[str, str]], int, list[tuple[str, int, int]]]:
         found = verdicts(batch, before)
-        held = sorted(zip(map(repr, batch), reasons(batch, before), strict=True))
+        mine = ~found.frame["anchor"].to_numpy(dtype=bool)
+        texts = (repr(batch[number - 1]) for number in found.frame["row_no"][mine])
+        held = sorted(zip(texts, found.reasons[mine], strict=True))
         return held, int(found.repeats.sum()), [(r.rule_id, r.checked, r.failed) for r in found.results]
 
     assert summary(shuffled) == summary(rows)
@@ -251,7 +291,7 @@ step = st.tuples(
     st.sampled_from([3, 4, 8]),
     st.booleans(),
 )
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 def test_correctly_rounded_walks_have_no_finding(
     start: float, steps: list[tuple[float, str, float]], decimals: int, from_rounded: bool
 ) -> None:
@@ -264,7 +304,9 @@ def test_correctly_rounded_walks_have_no_finding(
     rows = [nav(SESSIONS[0], round(start, decimals), None, None if splits else round(start, decimals))]
     for day, (change, kind, cash) in zip(SESSIONS[1:], steps, strict=False):
         ratio = {"split": 2.0, "merge": 0.5}.get(kind, 1.0)
-        dividend = round(cash * exact, decimals) if kind == "announced" or (kind == "silent" and not splits) else 0
+        dividend = (
+            round(cash * exact, decimals) if kind == "announced" or (kind == "silent" and not splits) else 0
+        )
         before, exact = exact, (exact * (1 + change) - dividend) / ratio
         paid += dividend
         unit = round(exact, decimals)
@@ -280,8 +322,5 @@ def test_correctly_rounded_walks_have_no_finding(
                 split_ratio=ratio if ratio != 1 else None,
             )
         )
-    assert all(row.unit_nav and row.unit_nav > 0.1 for row in rows) or any(
-        (a.unit_nav or 0) < 0.3 for a, _ in pairwise(rows)
-    )
     found = verdicts(rows)
-    assert set(found.reasons) <= {""}, rows
+    assert set(found.reasons) == {""}
