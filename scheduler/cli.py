@@ -142,8 +142,10 @@ class Command:
             params["fund_codes"] = self._measured_funds()
         from config.translation import translator
         from scheduler.progress import shown_progress
-        from scheduler.runner import RunContext, execute
+        from scheduler.run_context import RunContext
+        from scheduler.runner import execute
         from scheduler.supervisor import end_for_dead
+        from scheduler.tasks import table_of
 
         run_row, claim = self._claimed(*TASK_OF[step], day, params)
         try:
@@ -154,6 +156,7 @@ class Command:
                     run_row,
                     claim,
                     self.clock,
+                    table_name=table_of(run_row.task),
                     translate=translator(self.settings.language),
                     progress=progress,
                 )

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from scheduler.runner import Progress, no_progress
+from scheduler.run_context import Progress, no_progress
 
 
 @contextmanager

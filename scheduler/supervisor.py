@@ -18,7 +18,7 @@ from core import db
 from scheduler import run_store
 from scheduler.job import Job, RunStatus
 from scheduler.process_identity import Process, this_process
-from scheduler.tasks import TASKS
+from scheduler.tasks import table_of
 
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,7 +129,7 @@ def end_for_dead(
 ) -> None:
     """End a run in the name of its dead process, with the log row that process owed."""
     if run_store.move(connection, run.id, RunStatus.RUNNING, status, now, reason, run.claim, **values):
-        table = TASKS[run.task].table_name if run.task in TASKS else run.task
+        table = table_of(run.task)
         run_store.log_update(connection, run, status, now, table_name=table, record_count=0, reason=reason)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from core.data_pipeline import DataPipeline, NavResult
     from core.metrics_calculator import FundMetricsCalculator
     from core.sources.base import Source
-    from scheduler.runner import RunContext
+    from scheduler.run_context import RunContext
 
 RULES_FILE = Path(__file__).resolve().parents[1] / "config" / "rules.toml"
 
@@ -279,3 +279,8 @@ def require_task(name: str) -> Task:
     if name not in TASKS:
         raise UsageError(f"unknown task {name!r}; there are {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def table_of(name: str) -> str:
+    """What data_update_log names for a task; an unknown task by its own name."""
+    return TASKS[name].table_name if name in TASKS else name
