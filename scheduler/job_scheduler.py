@@ -18,7 +18,7 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from sqlalchemy import Connection, Engine
 
 from core import db
-from core.errors import DatabaseUnavailable
+from core.errors import DatabaseUnavailable, NavKeeperError
 from core.trading_calendar import SHANGHAI, TradingCalendar, load_calendar
 from scheduler import run_store
 from scheduler.chain import decide
@@ -87,18 +87,18 @@ class FundJobScheduler:
         self.signals += 1
 
     def beat(self) -> None:
-        """One step of everything. A database that is away makes it a step of nothing."""
+        """One step of everything. While the database is away it is a step of nothing."""
         if not self._beating.acquire(blocking=False):
             return
         try:
             now = self.clock()
             self.step(now)
             if self.complained is not None:
-                log.info("the database is back")
+                log.info("all is well again")
                 self.complained = None
-        except DatabaseUnavailable as error:
+        except NavKeeperError as error:
             if self.complained is None or now - self.complained >= COMPLAIN_AGAIN:
-                log.error("%s; waiting for it", error)
+                log.error("%s; trying again every second", error)
                 self.complained = now
             self._stop_if_asked(now)
         finally:
@@ -114,6 +114,7 @@ class FundJobScheduler:
         if self.last_heartbeat is None or abs(now - self.last_heartbeat) >= HEARTBEAT:
             with db.write(self.engine) as connection:
                 run_store.beat(connection, now)
+            self.supervisor.recover(now)
             self.last_heartbeat = now
 
     def fire_due(self, now: datetime) -> None:

@@ -59,16 +59,24 @@ class Supervisor:
                 self._start(run, claim, log_file, now)
 
     def _start(self, run: Row[Any], claim: str, log_file: Path, now: datetime) -> None:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        with log_file.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "scheduler.runner", str(run.id), claim],
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        try:
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            with log_file.open("ab") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "scheduler.runner", str(run.id), claim],
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+        except OSError as error:  # no process, no disk: the claim must not outlive this attempt
+            log.error("run %d could not be started: %s", run.id, error)
+            with db.write(self.engine) as connection:
+                current = run_store.get_run(connection, run.id)
+                if current is not None:
+                    end_for_dead(connection, current, RunStatus.FAILED, f"could not be started: {error}", now)
+            return
         minutes = self.jobs[run.job_id].timeout_minutes if run.job_id in self.jobs else 240
         self.children[run.id] = Child(run, claim, process, now + timedelta(minutes=minutes))
         log.info("run %d: %s for %s started, pid %d", run.id, run.job_id, run.business_date, process.pid)
@@ -111,17 +119,16 @@ class Supervisor:
         log.info("run %d: process ended with %d", child.run.id, code)
 
     def recover(self, now: datetime) -> None:
-        """At start: runs whose process is gone are INTERRUPTED."""
-        with db.write(self.engine) as connection:
-            for run in run_store.runs_in(connection, RunStatus.RUNNING):
-                process = Process(run.host or "", run.pid or 0, run.pid_started or "")
-                if (
-                    run.id not in self.children
-                    and process.host == this_process().host
-                    and not process.is_alive()
-                ):
+        """Runs whose process is gone, and who are no children of ours to collect, are INTERRUPTED."""
+        with db.read(self.engine) as connection:
+            running = run_store.runs_in(connection, RunStatus.RUNNING)
+        for run in running:
+            process = Process(run.host or "", run.pid or 0, run.pid_started or "")
+            ours = run.id in self.children or process.host != this_process().host
+            if not ours and not process.is_alive():
+                with db.write(self.engine) as connection:
                     end_for_dead(connection, run, RunStatus.INTERRUPTED, "its process is gone", now)
-                    log.warning("run %d was interrupted: its process is gone", run.id)
+                log.warning("run %d was interrupted: its process is gone", run.id)
 
 
 def end_for_dead(
