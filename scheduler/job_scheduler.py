@@ -88,10 +88,10 @@ class FundJobScheduler:
 
     def beat(self) -> None:
         """One step of everything. While the database is away it is a step of nothing."""
+        now = self.clock()
         if not self._beating.acquire(blocking=False):
             return
         try:
-            now = self.clock()
             self.step(now)
             if self.complained is not None:
                 log.info("all is well again")

@@ -264,7 +264,11 @@ def test_the_daemon_outlives_its_database(
         stoppable_mariadb.stop()
         log = tmp_path / "logs" / "daemon.log"
         process.set_clock(at(DAY, 18, 1))
-        until(lambda: log.read_text(encoding="utf-8"), lambda text: "trying again every second" in text, "the complaint")
+        until(
+            lambda: log.read_text(encoding="utf-8"),
+            lambda text: "trying again every second" in text,
+            "the complaint",
+        )
         process.set_clock(at(DAY, 20, 31))  # the whole chain becomes due meanwhile
         stoppable_mariadb.start()
         process.reach(DAY, {"collect": "SUCCESS", "validate": "SUCCESS", "metrics": "SUCCESS"})
