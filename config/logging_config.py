@@ -13,10 +13,11 @@ class RedactingFormatter(logging.Formatter):
     """UTC instants, one format, and no secret: the finished text, traceback included, is cleaned."""
 
     converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
     def __init__(self, secrets: list[str]) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
         self.secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:

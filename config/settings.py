@@ -6,6 +6,7 @@ import difflib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -100,9 +101,9 @@ class Settings(BaseSettings):
         return self.home / "logs"
 
     def secrets(self) -> list[str]:
-        """Texts that must never be written anywhere."""
+        """Texts that must never be written anywhere: the password, also as an address spells it."""
         password = self.database_url().password
-        return [password] if password else []
+        return list(dict.fromkeys((password, quote(password, safe=" +")))) if password else []
 
 
 def _normalised(text: str) -> URL:
@@ -124,11 +125,12 @@ def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
     """Read environment, .env and defaults. Raises ConfigurationError naming key, value and what is allowed."""
     path = env_file or ROOT / ".env"
     names = set(os.environ) | set(dotenv_values(path) if path.exists() else {})
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {name.upper() for name in Settings.model_fields}
     for name in sorted(names):
-        if name.startswith(PREFIX) and name not in known and not name.startswith(f"{PREFIX}TEST_"):
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+        key = name.removeprefix(PREFIX)
+        if name.startswith(PREFIX) and key not in known and not key.startswith("TEST_"):
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
             raise ConfigurationError(f"unknown setting {name}{hint}")
     try:
         return Settings(_env_file=path, **overrides)  # type: ignore[call-arg]

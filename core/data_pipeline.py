@@ -194,7 +194,7 @@ def _in_order(staged: pd.DataFrame, anchors: pd.DataFrame, categories: dict[str,
     )
     order = np.lexsort((frame["row_no"], frame["nav_date"], frame["fund_code"].to_numpy(dtype=str)))
     frame = frame.iloc[order].reset_index(drop=True)
-    return frame.assign(category=frame["fund_code"].map(categories).fillna("other"))
+    return frame.assign(category=frame["fund_code"].map(categories).astype(object).fillna("other"))
 
 
 def _usable(frame: pd.DataFrame) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

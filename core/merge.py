@@ -40,6 +40,7 @@ from core.schema import (
 HELD, REPEATED = 1, 2
 KEY = ("fund_code", "nav_date")
 CHUNK = 500
+EVENT_DECIMALS = 12  # as MySQL keeps them, so that the same event again is no news
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,7 @@ def save_events(connection: Connection, batch_id: int, events: pd.DataFrame) -> 
     fresh: list[dict[str, Any]] = []
     revised: list[dict[str, Any]] = []
     for event in events.to_dict("records"):
+        event["value"] = round(event["value"], EVENT_DECIMALS)
         key = (event["fund_code"], event["ex_date"].date(), event["kind"])
         old = known.get(key)
         record = {

@@ -19,7 +19,6 @@ from sqlalchemy import (
     and_,
     cast,
     delete,
-    exists,
     func,
     insert,
     select,
@@ -243,13 +242,9 @@ def newest_nav_date(connection: Connection) -> date | None:
 
 
 def funds_with_navs(connection: Connection) -> list[str]:
-    """Codes of all funds that have a NAV series, sorted."""
-    has_nav = exists().where(fund_nav.c.fund_code == fund_info.c.fund_code)
-    return list(
-        connection.execute(
-            select(fund_info.c.fund_code).where(has_nav).order_by(fund_info.c.fund_code)
-        ).scalars()
-    )
+    """Codes of all funds that have a NAV series, sorted; those the fund list does not know as well."""
+    codes = select(fund_nav.c.fund_code).distinct().order_by(fund_nav.c.fund_code)
+    return list(connection.execute(codes).scalars())
 
 
 def delete_staging_before(connection: Connection, instant: datetime) -> int:

@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from core.errors import ConfigurationError
+from core.fund_category import CATEGORIES
 from core.series import Series
 
 Bools = NDArray[np.bool_]
@@ -53,7 +54,17 @@ def load_thresholds(path: Path) -> Thresholds:
             if not 0 <= float(value) <= 1:
                 raise ConfigurationError(f"{path.name}: {key} = {value} is not allowed: a share from 0 to 1")
         limits = {name: float(value) for name, value in document["return_limit"].items()}
-        return Thresholds(limits, float(document["accum_vs_unit"]["factor"]), **shares)
+        for name, limit in limits.items():
+            if name not in CATEGORIES or not limit > 0:
+                allowed = f"a percentage over 0 for one of {', '.join(CATEGORIES)}"
+                raise ConfigurationError(
+                    f"{path.name}: return_limit.{name} = {limit:g} is not allowed: {allowed}"
+                )
+        limits["other"]  # stands in for every category that is not named
+        factor = float(document["accum_vs_unit"]["factor"])
+        if not factor > 1:
+            raise ConfigurationError(f"{path.name}: factor = {factor:g} is not allowed: a number over 1")
+        return Thresholds(limits, factor, **shares)
     except KeyError as error:
         raise ConfigurationError(f"{path.name}: {error.args[0]} is missing") from None
     except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -214,7 +214,7 @@ def _nearer(step: _Step, ratio: Floats, cash: Floats) -> Bools:
     with np.errstate(invalid="ignore", divide="ignore"):
         with_event = np.abs((ratio * step.nav + cash) / step.previous - 1)
         without = np.abs(step.nav / step.previous - 1)
-        return np.asarray(~(with_event > without))
+        return np.asarray(with_event <= without)
 
 
 def _back(codes: Ints, rows: int) -> Ints:

@@ -60,9 +60,10 @@ def library_sessions() -> list[date]:
 
     Slow to import (about a second): used to fill the table, not to read it.
     """
-    import exchange_calendars
+    from exchange_calendars.exchange_calendar_xshg import XSHGExchangeCalendar
 
-    calendar = exchange_calendars.get_calendar("XSHG", start=FIRST_DAY.isoformat())
+    # By default the library stops a year from now, which may be in the middle of what it knows.
+    calendar = XSHGExchangeCalendar(start=FIRST_DAY.isoformat(), end=XSHGExchangeCalendar.bound_max())
     return [day.date() for day in calendar.sessions]
 
 
