@@ -9,7 +9,7 @@ from datetime import date, datetime
 from sqlalchemy import Connection, Engine
 
 from core import db, nav_store
-from core.errors import NotReady
+from core.errors import NotPublished
 from core.sources.base import FundInfo, NavRow, Source
 from core.trading_calendar import TradingCalendar
 
@@ -72,12 +72,12 @@ class FundCollector:
     def collect_daily_nav(self, business_date: date, now: datetime) -> int:
         """Fetch and stage in one transaction of its own; returns the batch id.
 
-        Raises SourceError when the source fails and NotReady when no fund has published for
+        Raises SourceError when the source fails and NotPublished when no fund has published for
         `business_date` yet; then nothing is staged.
         """
         fetched = self.fetch(business_date)
         if not fetched.advanced:
-            raise NotReady(nothing_published(fetched))
+            raise NotPublished(nothing_published(fetched))
         with db.write(self.engine) as connection:
             return self.stage(connection, fetched, now)
 

@@ -58,6 +58,13 @@ class NotReady(NavKeeperError):
     code = "not_ready"
 
 
+class NotPublished(NotReady):
+    """No fund has published for the business date yet. Later this evening some will have."""
+
+    code = "not_published"
+    retry = True
+
+
 class BatchRejected(NavKeeperError):
     """A whole batch failed a gate; nothing of it was merged."""
 

@@ -286,6 +286,15 @@ job_run = Table(
     Column("pid_started", String(64), comment="boot id and start tick of the process"),
     Column("exit_code", Integer),
     Column("log_file", String(500)),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("first_started_at", Instant),
+    Column("not_before", Instant, comment="when the next attempt may start"),
+    Column("retry_policy", Text, comment="JSON of scheduler.retry.RetryPolicy"),
+    Column("peak_memory_kb", Integer),
+    Column("progress_done", Integer),
+    Column("progress_total", Integer),
+    Column("progress_text", String(200)),
+    Column("beat_at", Instant, comment="the last sign of life of the run's process"),
     UniqueConstraint("job_id", "scheduled_for"),
     Index(None, "status"),
     Index(None, "job_id", "business_date"),
@@ -304,6 +313,21 @@ run_event = Table(
     Column("to_status", String(12), nullable=False),
     Column("reason", String(1000)),
     **COMMON,
+)
+
+run_attempt = Table(
+    "run_attempt",
+    metadata,
+    Column("run_id", ID, ForeignKey("job_run.id", ondelete="CASCADE"), primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("status", String(12), nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("finished_at", Instant, nullable=False),
+    Column("reason", String(1000)),
+    Column("exit_code", Integer),
+    Column("log_file", String(500)),
+    Column("peak_memory_kb", Integer),
+    **CLUSTERED,
 )
 
 daemon = Table(

@@ -19,6 +19,7 @@ from scheduler import run_store
 from scheduler.clock import Clock, clock_from
 from scheduler.exit_codes import FAILED, OK, exit_code
 from scheduler.job import DONE_WELL, RunStatus
+from scheduler.run_store import End
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -41,6 +42,7 @@ ALLOWED = {
     "status": {"json"},
     "doctor": {"json"},
 }
+KEYBOARD = "stopped from the keyboard"
 OPTION = {"start": "--from", "end": "--to", "dry_run": "--dry-run"}
 
 
@@ -160,15 +162,13 @@ class Command:
                     translate=translator(self.settings.language),
                     progress=progress,
                 )
-                status, count, reason = execute(context, run_row)
+                end = execute(context, run_row)
         except KeyboardInterrupt:
             with db.write(self.engine) as connection:
-                end_for_dead(
-                    connection, run_row, RunStatus.INTERRUPTED, "stopped from the keyboard", self.clock()
-                )
+                end_for_dead(connection, run_row, End(RunStatus.INTERRUPTED, 0, KEYBOARD), self.clock())
             raise
-        self._print_result(step, day, status, count, reason, context.details)
-        return OK if status in DONE_WELL or status is RunStatus.SKIPPED else FAILED
+        self._print_result(step, day, end, context.details)
+        return OK if end.status in DONE_WELL or end.status is RunStatus.SKIPPED else FAILED
 
     def _collection(self, day: date) -> tuple[str, dict[str, Any]]:
         """The newest rows of everything, or a back-fill when history is asked for."""
@@ -235,7 +235,7 @@ class Command:
                     raise AlreadyRunning(
                         f"{job_id} runs already: run {busy.id}, pid {busy.pid} on {busy.host}"
                     )
-                end_for_dead(connection, busy, RunStatus.INTERRUPTED, "its process is gone", now)
+                end_for_dead(connection, busy, run_store.GONE, now)
             run_id = run_store.add_run(
                 connection,
                 job_id=job_id,
@@ -255,9 +255,8 @@ class Command:
             raise AlreadyRunning(f"{job_id} was started by someone else this moment")
         return row, claim
 
-    def _print_result(
-        self, step: str, day: date, status: RunStatus, count: int, reason: str | None, details: dict[str, Any]
-    ) -> None:
+    def _print_result(self, step: str, day: date, end: End, details: dict[str, Any]) -> None:
+        status, count, reason = end.status, end.record_count, end.reason
         validation = details.get("validation")
         if self.options.json:
             result: dict[str, Any] = {

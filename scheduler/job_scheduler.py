@@ -148,6 +148,7 @@ class FundJobScheduler:
             scheduled_for=fire,
             params=job.params,
             reason=reason,
+            retry=job.retry,
         )
         if run_id is not None:
             log.info(
@@ -188,7 +189,7 @@ class FundJobScheduler:
             self.stopping_since = now
             log.info("stopping: waiting for %d running jobs", len(self.supervisor.children))
         if self.signals > 1 or now - self.stopping_since >= self.drain:
-            self.supervisor.terminate_all("the daemon was stopped", now)
+            self.supervisor.terminate_all("the daemon was stopped")
         if not self.supervisor.children:
             try:
                 with db.write(self.engine) as connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from apscheduler.triggers.cron import CronTrigger
 from core.errors import ConfigurationError
 from core.trading_calendar import SHANGHAI
 from scheduler.job import Job
+from scheduler.retry import RetryPolicy
 
 JOBS_FILE = Path(__file__).resolve().parents[1] / "config" / "jobs.toml"
 DEFAULTS: dict[str, Any] = {
@@ -21,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "wait_hours": 12,
     "timeout_minutes": 60,
     "params": {},
+    "retry": {},
 }
 
 
@@ -60,6 +63,7 @@ def _job(name: str, table: Any, path: Path) -> Job:
         wait_hours=float(values["wait_hours"]),
         timeout_minutes=float(values["timeout_minutes"]),
         params=dict(values["params"]),
+        retry=RetryPolicy(**values["retry"]),
     )
 
 
@@ -69,6 +73,13 @@ def _refusal(path: Path, name: str, key: str, value: object, allowed: str) -> Co
 
 def _positive(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _retry(value: object) -> bool:
+    known = {field.name for field in fields(RetryPolicy)}
+    return (
+        isinstance(value, dict) and value.keys() <= known and all(_positive(part) for part in value.values())
+    )
 
 
 def _named_days(cron: object) -> bool:
@@ -92,6 +103,11 @@ CHECKS: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
     ),
     ("wait_hours", "a number over 0", _positive),
     ("timeout_minutes", "a number over 0", _positive),
+    (
+        "retry",
+        "numbers over 0 for attempts, base_seconds, cap_seconds, total_minutes",
+        _retry,
+    ),
     ("params", "a table", lambda value: isinstance(value, dict)),
 )
 

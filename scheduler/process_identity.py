@@ -51,3 +51,12 @@ def _probe(pid: int) -> str | None:
     except PermissionError:
         return "alive"
     return "alive"
+
+
+def peak_memory_kb(pid: int) -> int:
+    """The largest resident size a live process has had; 0 where that is unknown."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM")), 0)

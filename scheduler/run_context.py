@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, Row
@@ -15,10 +17,12 @@ from core.errors import ClaimLost, DatabaseUnavailable
 from scheduler import run_store
 from scheduler.clock import Clock
 from scheduler.job import RunStatus
+from scheduler.run_store import End
 
 if TYPE_CHECKING:
     from config.settings import Settings
 
+BEAT = timedelta(seconds=1)
 Progress = Callable[[int, int | None, str], None]
 
 
@@ -31,10 +35,10 @@ class Commit:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.outcome: tuple[RunStatus, int, str | None] | None = None
+        self.outcome: End | None = None
 
     def end(self, status: RunStatus, record_count: int, reason: str | None = None) -> None:
-        self.outcome = (status, record_count, reason)
+        self.outcome = End(status, record_count, reason)
 
 
 class RunContext:
@@ -55,13 +59,14 @@ class RunContext:
         self.engine = engine
         self.settings = settings
         self.now = clock
-        self.progress = progress
+        self._show = progress
+        self._last_beat: datetime | None = None
         self.translate = translate  # for files people read
         self.run_id: int = run.id
         self.business_date: date = run.business_date
         self.details: dict[str, Any] = {}  # for who called the run in this process
         self.log = logging.getLogger(f"run.{run.job_id}")
-        self.outcome: tuple[RunStatus, int, str | None] | None = None
+        self.outcome: End | None = None
         self._run = run
         self._table_name = table_name
         self._claim = claim
@@ -74,31 +79,39 @@ class RunContext:
             yield commit
             if commit.outcome is None:
                 raise RuntimeError("the task ended its transaction without saying how it ended")
-            status, record_count, reason = commit.outcome
-            self._finish(connection, status, record_count, reason, self.now())
+            self._end(connection, commit.outcome)
         self.outcome = commit.outcome
 
-    def fail(self, reason: str) -> None:
-        """Record a failure; if even that is impossible, the supervisor will."""
+    def fail(self, reason: str, *, retry: bool) -> None:
+        """Record a failed attempt; if even that is impossible, the supervisor will."""
         for secret in self.settings.secrets():
             reason = reason.replace(secret, "***")
-        self.outcome = (RunStatus.FAILED, 0, reason)
+        self.outcome = End(RunStatus.FAILED, 0, reason, retry)
         try:
             with db.write(self.engine) as connection:
-                self._finish(connection, RunStatus.FAILED, 0, reason, self.now())
+                self._end(connection, self.outcome)
         except (ClaimLost, DatabaseUnavailable) as error:
             self.log.error("the failure could not be recorded: %s", error)
 
-    def _finish(
-        self, connection: Connection, status: RunStatus, count: int, reason: str | None, now: datetime
-    ) -> None:
-        run_store.finish(
-            connection,
-            self._run,
-            self._claim,
-            status,
-            now,
-            table_name=self._table_name,
-            record_count=count,
-            reason=reason,
-        )
+    def _end(self, connection: Connection, end: End) -> None:
+        end = replace(end, peak_memory_kb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        if not run_store.end_run(
+            connection, self._run, end, self.now(), claim=self._claim, table_name=self._table_name
+        ):
+            raise ClaimLost(
+                f"run {self.run_id} is no longer ours: it was declared dead or stopped; nothing was written"
+            )
+
+    def progress(self, done: int, total: int | None, text: str) -> None:
+        """Tell who watches, and leave a sign of life in the database once a second at the most.
+
+        Raises ClaimLost if the run was taken from us meanwhile.
+        """
+        self._show(done, total, text)
+        now = self.now()
+        if self._last_beat is not None and now - self._last_beat < BEAT:
+            return
+        self._last_beat = now
+        with db.write(self.engine) as connection:
+            if not run_store.note_progress(connection, self.run_id, self._claim, now, done, total, text):
+                raise ClaimLost(f"run {self.run_id} is no longer ours: it was declared dead or stopped")

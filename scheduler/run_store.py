@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import json
+import random
 import uuid
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, select, update
+from sqlalchemy import Connection, Row, and_, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from core.db import new_id
-from core.errors import ClaimLost
-from core.schema import daemon, data_update_log, job_run, run_event
+from core.schema import daemon, data_update_log, job_run, run_attempt, run_event
 from scheduler.job import PENDING, TRANSITIONS, RunStatus
 from scheduler.process_identity import Process
+from scheduler.retry import RetryPolicy, next_attempt
 
 BY_SCHEDULE = "schedule"
 TEXT = 1000
+
+
+@dataclass(frozen=True)
+class End:
+    """How an attempt ended. `retry`: whether trying again may help."""
+
+    status: RunStatus
+    record_count: int = 0
+    reason: str | None = None
+    retry: bool = False
+    exit_code: int | None = None
+    peak_memory_kb: int | None = None
+
+
+GONE = End(RunStatus.INTERRUPTED, 0, "its process is gone", retry=True)
 
 
 def add_run(
@@ -33,6 +50,7 @@ def add_run(
     params: dict[str, Any] | None = None,
     requested_by: str = BY_SCHEDULE,
     reason: str | None = None,
+    retry: RetryPolicy | None = None,
 ) -> int | None:
     """Insert a run; None if this fire of the job has one already (a UNIQUE constraint says so)."""
     values = {
@@ -43,6 +61,7 @@ def add_run(
         "params": json.dumps(params or {}),
         "status": status.value,
         "reason": reason,
+        "retry_policy": json.dumps(asdict(retry)) if retry else None,
         "requested_by": requested_by,
         "queued_at": now,
         "finished_at": now if status not in PENDING else None,
@@ -117,7 +136,11 @@ def claim_run(
                 RunStatus.RUNNING,
                 now,
                 active_key=run.job_id,
+                attempt=run.attempt + 1,
+                first_started_at=run.first_started_at or now,
                 started_at=now,
+                beat_at=now,
+                not_before=None,
                 log_file=log_file,
                 **_claimed_by(claim, process),
             )
@@ -136,60 +159,117 @@ def hand_over(connection: Connection, run_id: int, claim: str, process: Process)
     return connection.execute(update(job_run).where(mine).values(_claimed_by(claim, process))).rowcount == 1
 
 
-def finish(
+def end_run(
     connection: Connection,
     run: Row[Any],
-    claim: str,
-    status: RunStatus,
+    end: End,
     now: datetime,
     *,
+    claim: str | None,
     table_name: str,
-    record_count: int,
-    reason: str | None,
-) -> None:
-    """A run's end and its data_update_log row, in the transaction of its data. Raises ClaimLost."""
-    if not move(
+) -> bool:
+    """End the running attempt of `run`: its attempt row, then its next attempt or its data_update_log row.
+
+    All in the caller's transaction. False, and nothing written, if the run is not RUNNING under `claim`
+    any more: it was declared dead, cancelled or ended by another.
+    """
+    current = get_run(connection, run.id)
+    done = current is not None and move(
         connection,
         run.id,
         RunStatus.RUNNING,
-        status,
+        end.status,
         now,
-        reason,
+        end.reason,
         claim,
-        record_count=record_count,
-    ):
-        raise ClaimLost(
-            f"run {run.id} is no longer ours: it was declared dead or stopped; nothing was written"
+        record_count=end.record_count,
+        exit_code=end.exit_code,
+        peak_memory_kb=end.peak_memory_kb,
+    )
+    if not done or current is None:
+        return False
+    connection.execute(
+        insert(run_attempt).values(
+            run_id=run.id,
+            attempt=current.attempt,
+            status=end.status.value,
+            started_at=current.started_at,
+            finished_at=now,
+            reason=end.reason and end.reason[:TEXT],
+            exit_code=end.exit_code,
+            log_file=current.log_file,
+            peak_memory_kb=end.peak_memory_kb,
         )
-    log_update(connection, run, status, now, table_name=table_name, record_count=record_count, reason=reason)
+    )
+    again = _next_attempt(current, end, now)
+    if again is not None:
+        why = f"attempt {current.attempt} was {end.status.value}: {end.reason}"
+        move(connection, run.id, end.status, RunStatus.QUEUED, now, why, not_before=again, finished_at=None)
+    else:
+        log_update(connection, current, end, now, table_name=table_name)
+    return True
 
 
+def _next_attempt(run: Row[Any], end: End, now: datetime) -> datetime | None:
+    if not end.retry or end.status not in RETRIED or run.retry_policy is None:
+        return None
+    policy = RetryPolicy(**json.loads(run.retry_policy))
+    return next_attempt(policy, run.attempt, run.first_started_at, now, random.SystemRandom().random())
+
+
+RETRIED = frozenset({RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.INTERRUPTED})
 LOG_STATUS = {RunStatus.SUCCESS: "SUCCESS", RunStatus.PARTIAL: "PARTIAL"}
 
 
-def log_update(
-    connection: Connection,
-    run: Row[Any],
-    status: RunStatus,
-    now: datetime,
-    *,
-    table_name: str,
-    record_count: int,
-    reason: str | None,
-) -> None:
-    start = run.started_at or now
+def log_update(connection: Connection, run: Row[Any], end: End, now: datetime, *, table_name: str) -> None:
+    """The run's row in data_update_log; its time runs from the first attempt."""
+    start = run.first_started_at or now
     connection.execute(
         insert(data_update_log).values(
             table_name=table_name,
             update_date=run.business_date,
-            record_count=record_count,
-            status=LOG_STATUS.get(status, "FAILURE"),
-            error_msg=reason and reason[:TEXT],
+            record_count=end.record_count,
+            status=LOG_STATUS.get(end.status, "FAILURE"),
+            error_msg=end.reason and end.reason[:TEXT],
             start_time=start,
             end_time=now,
             duration_seconds=(now - start).total_seconds(),
             run_id=run.id,
         )
+    )
+
+
+def ready_runs(connection: Connection, now: datetime) -> Sequence[Row[Any]]:
+    """Queued runs that may start, oldest business date first."""
+    return connection.execute(
+        select(job_run)
+        .where(
+            job_run.c.status == RunStatus.QUEUED.value,
+            or_(job_run.c.not_before.is_(None), job_run.c.not_before <= now),
+        )
+        .order_by(job_run.c.business_date, job_run.c.id)
+    ).all()
+
+
+def note_progress(
+    connection: Connection, run_id: int, claim: str, now: datetime, done: int, total: int | None, text: str
+) -> bool:
+    """A sign of life with figures; False if the run is no longer ours."""
+    mine = and_(job_run.c.id == run_id, job_run.c.claim == claim, job_run.c.status == RunStatus.RUNNING.value)
+    values = {"beat_at": now, "progress_done": done, "progress_total": total, "progress_text": text[:200]}
+    return connection.execute(update(job_run).where(mine).values(values)).rowcount == 1
+
+
+def note_process_end(connection: Connection, run_id: int, attempt: int, exit_code: int, peak_kb: int) -> None:
+    """What only the parent of the process knows."""
+    values = {"exit_code": exit_code, "peak_memory_kb": peak_kb}
+    connection.execute(
+        update(job_run).where(job_run.c.id == run_id, job_run.c.attempt == attempt).values(values)
+    )
+    connection.execute(
+        update(run_attempt)
+        .where(run_attempt.c.run_id == run_id, run_attempt.c.attempt == attempt)
+        .values(values)
     )
 
 

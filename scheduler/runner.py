@@ -18,11 +18,12 @@ from core.errors import NavKeeperError
 from scheduler import run_store
 from scheduler.job import RunStatus
 from scheduler.run_context import RunContext
+from scheduler.run_store import End
 from scheduler.tasks import require_task, table_of
 
 
-def execute(context: RunContext, run: Row[Any]) -> tuple[RunStatus, int, str | None]:
-    """Do the run's work and record its end; never raises. Returns state, record count and reason."""
+def execute(context: RunContext, run: Row[Any]) -> End:
+    """Do one attempt of the run and record its end; never raises."""
     context.log.info("run %d: %s for %s", run.id, run.task, run.business_date)
     try:
         task = require_task(run.task)
@@ -31,20 +32,23 @@ def execute(context: RunContext, run: Row[Any]) -> tuple[RunStatus, int, str | N
             raise RuntimeError(f"task {run.task} returned without a commit")
     except NavKeeperError as error:
         context.log.error("%s: %s", error.code, error)
-        context.fail(f"{error.code}: {error}")
+        context.fail(f"{error.code}: {error}", retry=error.retry)
     except ValidationError as error:
-        context.fail(f"usage: parameters do not fit: {error.errors(include_input=False, include_url=False)}")
+        context.fail(
+            f"usage: parameters do not fit: {error.errors(include_input=False, include_url=False)}",
+            retry=False,
+        )
     except Exception as error:
         context.log.exception("run %d failed", run.id)
-        context.fail(f"internal_error: {type(error).__name__}; the traceback is in the run's log")
+        context.fail(
+            f"internal_error: {type(error).__name__}; the traceback is in the run's log", retry=False
+        )
     assert context.outcome is not None  # noqa: S101 - set by commit() or fail()
-    context.log.info("run %d: %s, %d records%s", run.id, *_shown(context.outcome))
-    return context.outcome
-
-
-def _shown(outcome: tuple[RunStatus, int, str | None]) -> tuple[str, int, str]:
-    status, count, reason = outcome
-    return status.value, count, f" ({reason})" if reason else ""
+    end = context.outcome
+    context.log.info(
+        "run %d: %s, %d records %s", run.id, end.status.value, end.record_count, end.reason or ""
+    )
+    return end
 
 
 def main(argv: list[str]) -> int:
@@ -69,8 +73,9 @@ def main(argv: list[str]) -> int:
     context = RunContext(
         engine, settings, run, claim, clock_from(settings), table_name=table_of(run.task), translate=translate
     )
-    status, _count, _reason = execute(context, run)
-    return 0 if status in (RunStatus.SUCCESS, RunStatus.PARTIAL, RunStatus.SKIPPED) else 1
+    return (
+        0 if execute(context, run).status in (RunStatus.SUCCESS, RunStatus.PARTIAL, RunStatus.SKIPPED) else 1
+    )
 
 
 if __name__ == "__main__":

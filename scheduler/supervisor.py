@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,23 +18,26 @@ from sqlalchemy import Connection, Engine, Row
 from core import db
 from scheduler import run_store
 from scheduler.job import Job, RunStatus
-from scheduler.process_identity import Process, this_process
+from scheduler.process_identity import Process, peak_memory_kb, this_process
+from scheduler.run_store import End
 from scheduler.tasks import table_of
 
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 MAX_CHILDREN = 2
-GRACE = timedelta(seconds=10)
+GRACE_SECONDS = 10.0
 
 
 @dataclass
 class Child:
-    run: Row[Any]
+    run_id: int
+    attempt: int
     claim: str
     process: subprocess.Popen[bytes]
     deadline: datetime
-    end: tuple[RunStatus, str] | None = None  # why we are ending it
-    kill_at: datetime | None = None
+    peak_kb: int = 0
+    end: End | None = None  # why we are ending it
+    kill_at: float | None = None  # time.monotonic()
 
 
 class Supervisor:
@@ -46,13 +50,13 @@ class Supervisor:
         self.children: dict[int, Child] = {}
 
     def start_queued(self, now: datetime) -> None:
-        """Claim and start queued runs, oldest business date first, while there is room."""
+        """Claim and start the runs that are ready, oldest business date first, while there is room."""
         with db.read(self.engine) as connection:
-            queued = run_store.runs_in(connection, RunStatus.QUEUED)
-        for run in queued:
+            ready = run_store.ready_runs(connection, now)
+        for run in ready:
             if len(self.children) >= MAX_CHILDREN:
                 return
-            log_file = self.logs / f"{run.id}.log"
+            log_file = self.logs / f"{run.id}.{run.attempt + 1}.log"
             with db.write(self.engine) as connection:
                 claim = run_store.claim_run(connection, run, this_process(), now, str(log_file))
             if claim is not None:
@@ -72,51 +76,52 @@ class Supervisor:
                 )
         except OSError as error:  # no process, no disk: the claim must not outlive this attempt
             log.error("run %d could not be started: %s", run.id, error)
+            end = End(RunStatus.FAILED, 0, f"could not be started: {error}", retry=True)
             with db.write(self.engine) as connection:
-                current = run_store.get_run(connection, run.id)
-                if current is not None:
-                    end_for_dead(connection, current, RunStatus.FAILED, f"could not be started: {error}", now)
+                end_for_dead(connection, run, end, now, claim)
             return
         minutes = self.jobs[run.job_id].timeout_minutes if run.job_id in self.jobs else 240
-        self.children[run.id] = Child(run, claim, process, now + timedelta(minutes=minutes))
+        deadline = now + timedelta(minutes=minutes)
+        self.children[run.id] = Child(run.id, run.attempt + 1, claim, process, deadline)
         log.info("run %d: %s for %s started, pid %d", run.id, run.job_id, run.business_date, process.pid)
 
     def watch(self, now: datetime) -> None:
         """Collect ended children; end those over their time."""
         for child in list(self.children.values()):
+            child.peak_kb = max(child.peak_kb, peak_memory_kb(child.process.pid))
             code = child.process.poll()
             if code is None:
                 self._hurry(child, now)
                 continue
             _kill_group(child.process.pid, signal.SIGKILL)  # grandchildren do not outlive the run
             self._record(child, code, now)
-            del self.children[child.run.id]
+            del self.children[child.run_id]
 
     def _hurry(self, child: Child, now: datetime) -> None:
         if child.end is None and now >= child.deadline:
-            self.terminate(child, RunStatus.TIMED_OUT, "over its time limit", now)
-        elif child.kill_at is not None and now >= child.kill_at:
+            self.terminate(child, End(RunStatus.TIMED_OUT, 0, "over its time limit", retry=True))
+        elif child.kill_at is not None and time.monotonic() >= child.kill_at:
             _kill_group(child.process.pid, signal.SIGKILL)
 
-    def terminate(self, child: Child, status: RunStatus, reason: str, now: datetime) -> None:
+    def terminate(self, child: Child, end: End) -> None:
         """Ask the run's process group to end; it is killed after a grace period."""
-        child.end = (status, reason)
-        child.kill_at = now + GRACE
+        child.end = end
+        child.kill_at = time.monotonic() + GRACE_SECONDS
         _kill_group(child.process.pid, signal.SIGTERM)
 
-    def terminate_all(self, reason: str, now: datetime) -> None:
+    def terminate_all(self, reason: str) -> None:
         for child in self.children.values():
             if child.end is None:
-                self.terminate(child, RunStatus.INTERRUPTED, reason, now)
+                self.terminate(child, End(RunStatus.INTERRUPTED, 0, reason, retry=True))
 
     def _record(self, child: Child, code: int, now: datetime) -> None:
-        """Write the end of a run whose process did not write it itself."""
-        status, reason = child.end or _verdict(code)
+        """Write the end of a run whose process did not write it itself, and what only its parent knows."""
         with db.write(self.engine) as connection:
-            run = run_store.get_run(connection, child.run.id)
+            run = run_store.get_run(connection, child.run_id)
             if run is not None and run.status == RunStatus.RUNNING.value:
-                end_for_dead(connection, run, status, reason, now, exit_code=code)
-        log.info("run %d: process ended with %d", child.run.id, code)
+                end_for_dead(connection, run, child.end or _verdict(code), now, child.claim)
+            run_store.note_process_end(connection, child.run_id, child.attempt, code, child.peak_kb)
+        log.info("run %d: process ended with %d", child.run_id, code)
 
     def recover(self, now: datetime) -> None:
         """Runs whose process is gone, and who are no children of ours to collect, are INTERRUPTED."""
@@ -127,26 +132,23 @@ class Supervisor:
             ours = run.id in self.children or process.host != this_process().host
             if not ours and not process.is_alive():
                 with db.write(self.engine) as connection:
-                    end_for_dead(connection, run, RunStatus.INTERRUPTED, "its process is gone", now)
+                    end_for_dead(connection, run, run_store.GONE, now)
                 log.warning("run %d was interrupted: its process is gone", run.id)
 
 
 def end_for_dead(
-    connection: Connection, run: Row[Any], status: RunStatus, reason: str, now: datetime, **values: Any
+    connection: Connection, run: Row[Any], end: End, now: datetime, claim: str | None = None
 ) -> None:
-    """End a run in the name of its dead process, with the log row that process owed."""
-    if run_store.move(connection, run.id, RunStatus.RUNNING, status, now, reason, run.claim, **values):
-        table = table_of(run.task)
-        run_store.log_update(connection, run, status, now, table_name=table, record_count=0, reason=reason)
+    """End a run in the name of its dead process."""
+    run_store.end_run(connection, run, end, now, claim=claim or run.claim, table_name=table_of(run.task))
 
 
-def _verdict(code: int) -> tuple[RunStatus, str]:
+def _verdict(code: int) -> End:
     if code < 0:
-        return RunStatus.INTERRUPTED, f"its process was killed by {signal.Signals(-code).name}"
-    return (
-        RunStatus.FAILED,
-        f"its process ended with exit code {code} before it could record why; see its log",
-    )
+        reason = f"its process was killed by {signal.Signals(-code).name}"
+        return End(RunStatus.INTERRUPTED, 0, reason, retry=True)
+    reason = f"its process ended with exit code {code} before it could record why; see its log"
+    return End(RunStatus.FAILED, 0, reason, retry=True)
 
 
 def _kill_group(pid: int, number: signal.Signals) -> None:

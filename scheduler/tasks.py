@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from core import db
-from core.errors import BatchRejected, NotReady, UnknownFund, UsageError
+from core.errors import BatchRejected, NotPublished, NotReady, UnknownFund, UsageError
 from core.trading_calendar import TradingCalendar, load_calendar
 from scheduler.job import RunStatus
 
@@ -121,7 +121,7 @@ def collect_nav(context: RunContext, params: SourceParams) -> None:
                         RunStatus.SKIPPED, 0, f"no fund advanced: {context.business_date} was no trading day"
                     )
                 return
-            raise NotReady(nothing_published(fetched))
+            raise NotPublished(nothing_published(fetched))
         with context.commit() as commit:
             collector.stage(commit.connection, fetched, context.now(), context.run_id)
             advanced, before, share = coverage(commit.connection, fetched, calendar)

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, func, select
 from config.settings import ROOT
 from core import db
 from core.initialise import initialise
-from core.schema import daemon, fund_metrics, fund_nav, run_event
+from core.schema import daemon, fund_metrics, fund_nav, run_attempt, run_event
 from core.standin import Market, StandinServer, simulated_market
 from core.trading_calendar import library_sessions
 from tests.daemon import DaemonProcess, at, until
@@ -155,7 +155,13 @@ def test_a_weekend_has_no_nights_but_the_weekly_job(night: DaemonProcess) -> Non
     assert "2025-11-27" in (night.home / "logs" / "weekly" / "2025-11-28.md").read_text(encoding="utf-8")
 
 
-def test_a_killed_child_is_interrupted_blocks_its_chain_and_harms_nobody_else(
+def attempts(engine: Engine) -> list[tuple[int, str]]:
+    query = select(run_attempt).order_by(run_attempt.c.run_id, run_attempt.c.attempt)
+    with db.read(engine) as connection:
+        return [(row.attempt, row.status) for row in connection.execute(query)]
+
+
+def test_a_killed_child_is_tried_again_and_the_night_completes(
     night: DaemonProcess, standin: StandinServer
 ) -> None:
     standin.add_fault("stall", path="rankhandler", times=1)
@@ -163,16 +169,34 @@ def test_a_killed_child_is_interrupted_blocks_its_chain_and_harms_nobody_else(
     night.reach(DAY, {"collect": "RUNNING"})
     until(lambda: standin.requests.total(), bool, "the child's request")
     [run] = [run for run in night.runs(DAY) if run.job_id == "collect"]
+    assert night.process is not None
     assert run.pid != night.process.pid  # the child took the claim over
     os.kill(run.pid, signal.SIGKILL)
-    night.reach(DAY, {"collect": "INTERRUPTED", "validate": "BLOCKED", "metrics": "BLOCKED"})
+    night.reach(DAY, {"collect": "QUEUED", "validate": "WAITING", "metrics": "WAITING"})
     [run] = [run for run in night.runs(DAY) if run.job_id == "collect"]
-    assert run.reason == "its process was killed by SIGKILL"
-    assert night.update_log(DAY) == [("tmp_fund_nav", "FAILURE")]
+    assert run.reason == "attempt 1 was INTERRUPTED: its process was killed by SIGKILL"
+    assert at(DAY, 20, 31) < run.not_before <= at(DAY, 20, 32)
+    assert night.update_log(DAY) == []  # not over yet
     assert navs(night.engine) == 0
-    standin.clear_faults()
-    assert night.main("nav", "--date", str(DAY)).returncode == 0
+    night.set_clock(at(DAY, 20, 33))
     night.reach(DAY, {"collect": "SUCCESS", "validate": "SUCCESS", "metrics": "SUCCESS"})
+    assert night.update_log(DAY)[0] == ("tmp_fund_nav", "SUCCESS")
+    assert attempts(night.engine)[:2] == [(1, "INTERRUPTED"), (2, "SUCCESS")]
+    [run] = [run for run in night.runs(DAY) if run.job_id == "collect"]
+    assert run.peak_memory_kb > 30_000
+    assert Path(run.log_file).name == f"{run.id}.2.log"
+
+
+def test_attempts_end_and_then_the_chain_is_blocked(night: DaemonProcess, standin: StandinServer) -> None:
+    standin.set_now(at(DAY, 16))  # nothing is published all evening
+    night.set_clock(at(DAY, 19))
+    night.reach(DAY, {"collect": "QUEUED"})
+    night.set_clock(at(DAY, 23, 30))  # beyond the policy's total time after one more failure
+    night.reach(DAY, {"collect": "FAILED", "validate": "BLOCKED", "metrics": "BLOCKED"})
+    assert attempts(night.engine) == [(1, "FAILED"), (2, "FAILED")]
+    [run] = [run for run in night.runs(DAY) if run.job_id == "collect"]
+    assert run.reason.startswith("not_published: ")
+    assert night.update_log(DAY) == [("tmp_fund_nav", "FAILURE")]
 
 
 def test_a_killed_daemon_is_followed_by_one_that_sees_it(
@@ -187,8 +211,24 @@ def test_a_killed_daemon_is_followed_by_one_that_sees_it(
     night.wait()
     os.kill(run.pid, signal.SIGKILL)
     night.start()
-    night.reach(DAY, {"collect": "INTERRUPTED"})
-    assert night.runs(DAY)[0].reason == "its process is gone"
+    night.reach(DAY, {"collect": "QUEUED"})
+    assert night.runs(DAY)[0].reason == "attempt 1 was INTERRUPTED: its process is gone"
+
+
+def test_a_child_outlives_its_daemon_and_the_next_one_leaves_it_alone(
+    night: DaemonProcess, standin: StandinServer
+) -> None:
+    standin.add_fault("stall", path="rankhandler", times=1)
+    night.set_clock(at(DAY, 19))
+    night.reach(DAY, {"collect": "RUNNING"})
+    until(lambda: standin.requests.total(), bool, "the child's request")
+    night.signal(signal.SIGKILL)
+    night.wait()
+    night.start()
+    assert night.states(DAY) == {"collect": "RUNNING"}
+    standin.clear_faults()
+    night.reach(DAY, {"collect": "SUCCESS"})
+    assert attempts(night.engine) == [(1, "SUCCESS")]
 
 
 def test_sigterm_lets_the_running_job_finish(night: DaemonProcess, standin: StandinServer) -> None:
@@ -221,7 +261,8 @@ def test_a_second_signal_does_not_wait(night: DaemonProcess, standin: StandinSer
     )
     night.signal(signal.SIGTERM)
     assert night.wait() == 0
-    assert night.states(DAY) == {"collect": "INTERRUPTED"}
+    assert night.states(DAY) == {"collect": "QUEUED"}  # for the next daemon
+    assert attempts(night.engine) == [(1, "INTERRUPTED")]
     assert not Path(f"/proc/{child}").exists()
 
 
@@ -295,9 +336,8 @@ def test_a_run_whose_database_goes_away_fails_and_the_daemon_goes_on(
         standin.clear_faults()
         until(lambda: child_gone(child), bool, "the child's end")
         stoppable_mariadb.start()
-        process.reach(DAY, {"collect": "FAILED"})
-        assert process.update_log(DAY) == [("tmp_fund_nav", "FAILURE")]
-        assert process.main("nav", "--date", str(DAY)).returncode == 0
+        process.reach(DAY, {"collect": "QUEUED"})
+        assert attempts(engine) == [(1, "FAILED")]
         process.set_clock(at(DAY, 20, 31))
         process.reach(DAY, {"collect": "SUCCESS", "validate": "SUCCESS", "metrics": "SUCCESS"})
     engine.dispose()
