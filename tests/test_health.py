@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import example_night as night
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -28,6 +27,7 @@ from core.schema import daemon, fund_nav, metadata
 from scheduler.figures import NavCount
 from scheduler.health_check import create_health_app
 from scheduler.overview import observer_engine
+from tests import example_night as night
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = [sys.executable, str(ROOT / "scheduler" / "health_check.py")]

@@ -18,13 +18,13 @@ from collections.abc import Callable
 from fcntl import ioctl
 from pathlib import Path
 
-import example_night as night
 import pytest
 from sqlalchemy import delete, update
 from sqlalchemy.engine import URL
 
 from core.db import connect, write
 from core.schema import daemon, job_run, metadata
+from tests import example_night as night
 
 ROOT = Path(__file__).resolve().parents[1]
 MONITOR = [sys.executable, str(ROOT / "scheduler" / "monitor.py")]

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
-import example_night as night
 import pytest
 from example_night import JOBS, NOW, at
 from sqlalchemy import Engine, delete, event, insert, update
@@ -27,6 +26,7 @@ from core.schema import (
 from core.trading_calendar import SHANGHAI, store_calendar
 from scheduler.clock import clock_from
 from scheduler.overview import Overview, collect_overview, observer_engine
+from tests import example_night as night
 
 
 @pytest.fixture
