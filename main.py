@@ -18,22 +18,24 @@ ACTIONS = {
     "monitor": "show the dashboard",
     "health": "serve /health and /metrics",
     "status": "one line: is the data complete?",
+    "plan": "what the daemon will run in the next days, and what it will skip and why",
     "doctor": "check configuration, database, calendar, source and disk",
     "demo": "a night on a simulated market, start to end",
 }
-PASSED_ON = ("monitor", "health")  # these have options of their own
+PASSED_ON = ("monitor", "health")  # these have options of their own: main.py monitor --help
+VERSION = "0.1.0"
 
 
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="main.py",
         description="NavKeeper 净值守夜人: a correct, complete and fresh copy of China's public-fund NAVs",
-        epilog="exit codes: 0 ok, 1 failed, 2 usage, 3 already running, 78 configuration",
+        epilog="exit codes: 0 ok, 1 failed, 2 usage, 3 already running, 78 configuration, 130 stopped",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     listed = "\n".join(f"  {name:<10} {text}" for name, text in ACTIONS.items())
     found.usage = f"main.py ACTION [options]   (or --action ACTION)\n\nactions:\n{listed}\n"
-    found.add_argument("word", nargs="?", metavar="ACTION", help=argparse.SUPPRESS)
     found.add_argument("--action", metavar="ACTION", help="the same as the plain first word")
     found.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help="business date (default: the newest)")
     found.add_argument(
@@ -44,8 +46,13 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--source", metavar="NAME|PATH", help="nav: 'eastmoney', or a CSV/Parquet file or folder"
     )
+    found.add_argument("--days", type=int, default=None, metavar="N", help="plan: how many days (14)")
     found.add_argument("--json", action="store_true", help="print the result as JSON")
     found.add_argument("--dry-run", action="store_true", help="do everything but write")
+    found.add_argument(
+        "--force", action="store_true", help="validate: merge although a gate refuses the batch"
+    )
+    found.add_argument("--version", action="version", version=f"NavKeeper {VERSION}")
     return found
 
 
@@ -70,8 +77,11 @@ def action_of(words: list[str]) -> tuple[str | None, list[str]]:
 
 def main(words: list[str]) -> int:
     action, rest = action_of(words)
-    if action is None or (rest[:1] in (["-h"], ["--help"]) and action not in PASSED_ON):
-        options = parser().parse_args(rest)  # prints the help and ends for --help
+    if action == "help" or (action in ACTIONS and action not in PASSED_ON and {"-h", "--help"} & set(rest)):
+        parser().print_help()
+        return 0
+    if action is None:
+        parser().parse_args(rest)  # --help, --version and wrong options end here
         parser().error(f"name an action: {', '.join(ACTIONS)}")
     if action not in ACTIONS:
         near = difflib.get_close_matches(action, ACTIONS, n=1)
@@ -79,10 +89,19 @@ def main(words: list[str]) -> int:
         print(f"main.py: unknown action {action!r}; {hint}", file=sys.stderr)
         return 2
     options = argparse.Namespace() if action in PASSED_ON else parser().parse_args(rest)
-    from scheduler.cli import run
-
+    try:
+        from scheduler.cli import run
+    except ModuleNotFoundError as error:
+        print(
+            f"main.py: {error.name} is not installed here; use .venv/bin/python (make run builds it)",
+            file=sys.stderr,
+        )
+        return 1
     return run(action, options, rest)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -5,20 +5,25 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import sys
-import time
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
+
+SHANGHAI = ZoneInfo("Asia/Shanghai")  # the time of the dashboard, wherever the machine stands
 
 
 class RedactingFormatter(logging.Formatter):
-    """UTC instants, one format, and no secret: the finished text, traceback included, is cleaned."""
+    """Instants in Shanghai's time with its offset (ISO 8601), one format, and no secret.
 
-    converter = staticmethod(time.gmtime)
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03dZ"
+    The finished text, traceback included, is cleaned.
+    """
 
     def __init__(self, secrets: list[str]) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
         self.secrets = secrets
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+        return datetime.fromtimestamp(record.created, SHANGHAI).isoformat(timespec="milliseconds")
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -40,5 +45,7 @@ def configure_logging(
     for handler in handlers:
         handler.setFormatter(RedactingFormatter(secrets))
     logging.basicConfig(level=level, handlers=handlers, force=True)
-    for noisy in ("apscheduler", "httpx", "httpcore", "waitress", "alembic"):
+    # Every second while a database is locked: "maximum number of running instances reached".
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    for noisy in ("httpx", "httpcore", "waitress", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

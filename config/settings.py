@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "NAVKEEPER_"
 DRIVERS = {"sqlite": "sqlite", "mysql": "mysql+pymysql", "mariadb": "mysql+pymysql"}
 
+MYSQL_NAMES = ("MYSQL_HOST", "MYSQL_PORT", "MYSQL_USER", "MYSQL_PASSWORD", "MYSQL_DB")
+
 
 def _mysql(name: str) -> Any:
     return AliasChoices(f"MYSQL_{name}", f"{PREFIX}MYSQL_{name}")
@@ -63,6 +65,14 @@ class Settings(BaseSettings):
 
     clock_file: Path | None = Field(None, description="for proofs: a file holding the present instant")
 
+    @field_validator("home")
+    @classmethod
+    def _absolute_home(cls, value: Path) -> Path:
+        found = value.expanduser()
+        if not found.is_absolute():
+            raise ValueError("an absolute path, since a relative one would depend on the current folder")
+        return found
+
     @field_validator("db_url")
     @classmethod
     def _known_database(cls, value: SecretStr | None) -> SecretStr | None:
@@ -72,8 +82,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _mysql_is_whole(self) -> Settings:
-        named = {"MYSQL_USER": self.mysql_user, "MYSQL_PASSWORD": self.mysql_password}
-        lonely = [name for name, value in named.items() if value is not None]
+        given = ("mysql_port", "mysql_user", "mysql_password")
+        lonely = [name.upper() for name in given if name in self.model_fields_set]
         if self.db_url is None and lonely and not (self.mysql_host or self.mysql_db):
             raise ValueError(
                 f"{lonely[0]} is set, but neither MYSQL_HOST nor MYSQL_DB: set them to use MySQL, "
@@ -116,6 +126,10 @@ def _normalised(text: str) -> URL:
         raise ValueError(
             "allowed: sqlite:////absolute/path.db or mysql+pymysql://user:password@host:3306/database"
         )
+    if url.query.keys() & {"user", "password", "passwd"}:
+        raise ValueError(
+            "user and password belong before the host: mysql+pymysql://user:password@host/database"
+        )
     if driver == "sqlite" and url.database in (None, "", ":memory:"):
         raise ValueError("an in-memory SQLite database cannot be shared by processes; name a file")
     return url.set(drivername=driver)
@@ -132,6 +146,9 @@ def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
             raise ConfigurationError(f"unknown setting {name}{hint}")
+        near = difflib.get_close_matches(name, MYSQL_NAMES, n=1, cutoff=0.9)
+        if name.startswith("MYSQL") and near and name not in MYSQL_NAMES:
+            raise ConfigurationError(f"unknown setting {name}; did you mean {near[0]}?")
     try:
         return Settings(_env_file=path, **overrides)  # type: ignore[call-arg]
     except ValidationError as error:

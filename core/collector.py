@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -14,6 +14,7 @@ from core.sources.base import FundInfo, NavRow, Source
 from core.trading_calendar import TradingCalendar
 
 HISTORY_BATCH_ROWS = 150_000
+HISTORY_BATCH_FUNDS = 500  # what an outage can cost: at five funds a second, two minutes
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class HistoryBatch:
     batch_id: int
     rows: list[NavRow]
     funds: int
+    empty: int  # funds that gave no rows
 
 
 class FundCollector:
@@ -88,24 +90,28 @@ class FundCollector:
         start: date | None = None,
         end: date | None = None,
         run_id: int | None = None,
+        arrived: Callable[[int], None] = lambda _funds: None,
     ) -> Iterator[HistoryBatch]:
-        """Fetch the histories of many funds and stage them as batches of whole funds, one at a time."""
+        """Fetch the histories of many funds and stage them as batches of whole funds, one at a time.
+
+        `arrived` is told how many funds of the batch to come are there.
+        """
         rows: list[NavRow] = []
-        funds = 0
+        funds = empty = 0
         for _code, history in self.source.histories(list(fund_codes), start, end):
             rows += history
             funds += 1
-            if len(rows) >= HISTORY_BATCH_ROWS:
-                yield self._stage_history(rows, funds, now, run_id)
-                rows, funds = [], 0
+            empty += not history
+            arrived(funds)
+            if len(rows) >= HISTORY_BATCH_ROWS or funds >= HISTORY_BATCH_FUNDS:
+                yield HistoryBatch(self._stage_history(rows, now, run_id), rows, funds, empty)
+                rows, funds, empty = [], 0, 0
         if funds:
-            yield self._stage_history(rows, funds, now, run_id)
+            yield HistoryBatch(self._stage_history(rows, now, run_id), rows, funds, empty)
 
-    def _stage_history(
-        self, rows: list[NavRow], funds: int, now: datetime, run_id: int | None
-    ) -> HistoryBatch:
+    def _stage_history(self, rows: list[NavRow], now: datetime, run_id: int | None) -> int:
         with db.write(self.engine) as connection:
-            batch_id = nav_store.open_batch(
+            return nav_store.open_batch(
                 connection,
                 kind="history",
                 business_date=None,
@@ -115,7 +121,6 @@ class FundCollector:
                 rows=rows,
                 run_id=run_id,
             )
-        return HistoryBatch(batch_id, rows, funds)
 
 
 def nothing_published(fetched: Fetched) -> str:
@@ -124,7 +129,14 @@ def nothing_published(fetched: Fetched) -> str:
 
 
 def coverage(connection: Connection, fetched: Fetched, calendar: TradingCalendar) -> tuple[int, int, float]:
-    """Funds that advanced, funds that had a NAV of the session before, and the share (1.0 if unknown)."""
-    before = nav_store.published_count(connection, calendar.previous_session(fetched.business_date))
-    advanced = fetched.advanced
+    """Funds with a NAV of the business date, funds with one of the newest session before it, and the share.
+
+    That session is the newest that any fund has a NAV of; where there is none the share is 1.0.
+    """
+    day = nav_store.newest_nav_date(connection, before=fetched.business_date)
+    while day is not None and not calendar.is_session(day):
+        day = nav_store.newest_nav_date(connection, before=day)
+    before = nav_store.published_count(connection, day) if day is not None else 0
+    rows = (row for row in fetched.rows if row.nav_date == fetched.business_date)
+    advanced = len({row.fund_code for row in rows if row.unit_nav is not None})
     return advanced, before, advanced / before if before else 1.0

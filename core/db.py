@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Engine, Table, create_engine, event, insert, inspect
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, InterfaceError, ProgrammingError
 
 from core.errors import DatabaseUnavailable, SchemaOutdated
 
@@ -19,6 +19,21 @@ log = logging.getLogger(__name__)
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 60_000
 ROWS_A_STATEMENT = 20_000
+
+# SQLite's primary result codes that mean the file, not the statement: PERM, BUSY, LOCKED, NOMEM, READONLY,
+# IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOLFS, AUTH, NOTADB.
+SQLITE_TROUBLE = frozenset({3, 5, 6, 7, 8, 10, 11, 13, 14, 15, 22, 23, 26})
+SQLITE_HELD, SQLITE_FULL = frozenset({5, 6}), frozenset({10, 13})
+# The server's codes that mean the server or our rights; 2000 to 2999 are the client's own: no connection.
+# PyMySQL calls every code it does not know an OperationalError, a violated CHECK (4025) included.
+MYSQL_TROUBLE = frozenset(
+    {
+        *(1016, 1017, 1021, 1030, 1037, 1038, 1040, 1041, 1042, 1043, 1044, 1045, 1049, 1053, 1077, 1079),
+        *(1114, 1129, 1130, 1142, 1143, 1158, 1159, 1160, 1161, 1180, 1184, 1203, 1205, 1206, 1213, 1226),
+        *(1227, 1290, 1317, 1524, 1698, 1792, 1820, 1836, 1862, 1927, 1969, 3024, 3159, 4031, 4151),
+    }
+)
+MYSQL_NO_DATABASE, MYSQL_NO_TABLE, MYSQL_NO_COLUMN = 1049, 1146, 1054
 
 
 def connect(url: URL) -> Engine:
@@ -83,19 +98,59 @@ def write(engine: Engine) -> Iterator[Connection]:
 def _translated(engine: Engine) -> Iterator[None]:
     try:
         yield
-    except IntegrityError:
-        raise
     except DBAPIError as error:
         why = str(error.orig).splitlines()[0] if str(error.orig) else type(error.orig).__name__
-        if isinstance(error, ProgrammingError) or "no such table" in why or "no such column" in why:
+        if _is_trouble(engine.url, error):
+            raise DatabaseUnavailable(
+                f"database {shown(engine.url)}: {why}{_advice(engine.url, error)}"
+            ) from None
+        missing = _code(error) in (MYSQL_NO_TABLE, MYSQL_NO_COLUMN)
+        if (
+            missing
+            or isinstance(error, ProgrammingError)
+            or why.startswith(("no such table", "no such column"))
+        ):
             try:
                 current = is_current(engine)
             except DBAPIError:
                 current = False
             if not current:
                 raise SchemaOutdated(outdated_message(engine)) from None
-            raise
-        raise DatabaseUnavailable(f"database {engine.url.render_as_string()}: {why}") from None
+        raise
+
+
+def _code(error: DBAPIError) -> int:
+    """SQLite's primary result code or MySQL's error number; 0 where the driver gave none."""
+    found = getattr(error.orig, "sqlite_errorcode", None)
+    if found is not None:
+        return int(found) & 0xFF
+    first = error.orig.args[0] if error.orig is not None and error.orig.args else 0
+    return first if isinstance(first, int) else 0
+
+
+def _is_trouble(url: URL, error: DBAPIError) -> bool:
+    """Whether the database is to blame, not what we asked of it."""
+    if url.get_backend_name() == "sqlite":
+        return _code(error) in SQLITE_TROUBLE
+    lost = error.connection_invalidated or isinstance(error, InterfaceError)
+    return lost or _code(error) in MYSQL_TROUBLE or 2000 <= _code(error) < 3000
+
+
+def _advice(url: URL, error: DBAPIError) -> str:
+    code = _code(error)
+    if url.get_backend_name() == "sqlite":
+        if code in SQLITE_FULL:
+            folder = Path(url.database or ".").absolute().parent
+            return f"; is the disk full? free space at {folder}"
+        return "; another process holds it: end that one or try again later" if code in SQLITE_HELD else ""
+    if code == MYSQL_NO_DATABASE:
+        return f"; create it: CREATE DATABASE {url.database} CHARACTER SET utf8mb4"
+    return ""
+
+
+def shown(url: URL) -> str:
+    """The address for messages: without the password, a file by its path as it is."""
+    return (url.database or ":memory:") if url.get_backend_name() == "sqlite" else url.render_as_string()
 
 
 def new_id(result: CursorResult[Any]) -> int:
@@ -147,7 +202,7 @@ def is_current(engine: Engine) -> bool:
 
 
 def outdated_message(engine: Engine) -> str:
-    return f"the tables of {engine.url.render_as_string()} are missing or of another version; run: python main.py init"
+    return f"the tables of {shown(engine.url)} are missing or of another version; run: python main.py init"
 
 
 def upgrade(engine: Engine) -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     cast,
+    delete,
     func,
     insert,
     or_,
@@ -40,6 +41,11 @@ from core.schema import (
 HELD, REPEATED = 1, 2
 KEY = ("fund_code", "nav_date")
 CHUNK = 500
+REPLACES = {  # evidence on record: what may take its place
+    "implied": ("published",),
+    "announced": ("published", "announced"),
+    "published": ("published", "announced"),
+}
 EVENT_DECIMALS = 12  # as MySQL keeps them, so that the same event again is no news
 
 
@@ -50,6 +56,10 @@ class Merged:
     inserted: int
     revised: int
     unchanged: int
+
+    @property
+    def rows(self) -> int:
+        return self.inserted + self.revised + self.unchanged
 
 
 def hold(connection: Connection, batch_id: int, source: str, rows: pd.DataFrame, now: datetime) -> int:
@@ -183,7 +193,8 @@ def _revise(
 def save_events(connection: Connection, batch_id: int, events: pd.DataFrame) -> int:
     """Book dividends and splits (fund_code, ex_date, kind, value, evidence); returns new or changed ones.
 
-    What was published replaces what was implied, never the other way round.
+    What was published replaces what was implied, never the other way round; what was only announced
+    replaces what was published, since the NAV shows that it has not happened yet.
     """
     known: dict[tuple[str, date, str], tuple[float, str]] = {}
     codes = sorted(set(events["fund_code"]))
@@ -207,7 +218,7 @@ def save_events(connection: Connection, batch_id: int, events: pd.DataFrame) -> 
         }
         if old is None:
             fresh.append(record)
-        elif old != (event["value"], event["evidence"]) and event["evidence"] == "published":
+        elif old != (event["value"], event["evidence"]) and event["evidence"] in REPLACES[old[1]]:
             revised.append(record)
     if fresh:
         connection.execute(insert(fund_event), fresh)
@@ -215,3 +226,16 @@ def save_events(connection: Connection, batch_id: int, events: pd.DataFrame) -> 
         key_is = and_(*(fund_event.c[name] == record[name] for name in ("fund_code", "ex_date", "kind")))
         connection.execute(update(fund_event).where(key_is).values(**record))
     return len(fresh) + len(revised)
+
+
+def drop_events(connection: Connection, days: pd.DataFrame) -> None:
+    """Take back the events that were published for these funds and dates (fund_code, ex_date)."""
+    if len(days):
+        at = (fund_event.c.fund_code == bindparam("code"), fund_event.c.ex_date == bindparam("day"))
+        connection.execute(
+            delete(fund_event).where(*at, fund_event.c.evidence != "implied"),
+            [
+                {"code": code, "day": day.date()}
+                for code, day in zip(days["fund_code"], days["ex_date"], strict=True)
+            ],
+        )

@@ -145,7 +145,11 @@ def _read_navs(connection: Connection, codes: Sequence[str], until: date) -> pd.
     """NAVs up to `until` of these funds (sorted codes), with their dividends and splits beside them."""
     nav = nav_store.nav_rows(connection, codes, until)
     events = connection.execute(
-        select(fund_event).where(fund_event.c.fund_code.in_(codes), fund_event.c.ex_date <= until)
+        select(fund_event).where(
+            fund_event.c.fund_code.in_(codes),
+            fund_event.c.ex_date <= until,
+            fund_event.c.evidence != "announced",
+        )
     ).all()
     for kind, name in (("dividend", "dividend"), ("split", "split_ratio")):
         found = pd.DataFrame(

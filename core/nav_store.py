@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from typing import Any
@@ -28,9 +29,10 @@ from sqlalchemy import (
 
 from core.db import bulk_insert, new_id
 from core.fund_category import fund_category
-from core.schema import fund_info, fund_nav, nav_batch, tmp_fund_nav
+from core.schema import fund_event, fund_info, fund_nav, merge_lock, nav_batch, tmp_fund_nav
 from core.sources.base import FundInfo, NavRow
 
+log = logging.getLogger(__name__)
 STAGED_COLUMNS = ("batch_id", "row_no", *NavRow._fields)
 NUMBERS = (
     "unit_nav",
@@ -42,15 +44,32 @@ NUMBERS = (
     "yield_7d",
 )
 TEXT_LIMITS = {"fund_code": 32, "origin": 300, "defect": 200, "raw": 4000}
+FUND_LIMITS = {"fund_name": 200, "fund_type": 50, "pinyin": 100}
+ANCHOR_COLUMNS = ("fund_code", "nav_date", "unit_nav", "accum_nav", "daily_return", "dividend", "split_ratio")
+RECENT_BATCHES = 20
 
 
 def save_funds(connection: Connection, funds: Iterable[FundInfo], now: datetime) -> int:
-    """Add or update fund descriptions; returns how many were new or changed."""
+    """Add or update fund descriptions; returns how many were new or changed.
+
+    Texts are cut to what the table holds. Of a fund named twice the last description counts.
+    """
+    lock_merges(connection)
     known = {
         row.fund_code: (row.fund_name, row.fund_type, row.pinyin)
         for row in connection.execute(select(fund_info))
     }
-    changed = [fund for fund in dict.fromkeys(funds) if known.get(fund.fund_code) != tuple(fund)[1:]]
+    named: dict[str, FundInfo] = {}
+    for fund in funds:
+        fitting = fund._replace(
+            **{name: cut(getattr(fund, name), size) for name, size in FUND_LIMITS.items()}
+        )
+        if named.setdefault(fund.fund_code, fitting) != fitting:
+            log.warning(
+                "the fund list names %s twice: %s, %s", fund.fund_code, named[fund.fund_code], fitting
+            )
+            named[fund.fund_code] = fitting
+    changed = [fund for fund in named.values() if known.get(fund.fund_code) != tuple(fund)[1:]]
     if not changed:
         return 0
     rows = [
@@ -61,6 +80,19 @@ def save_funds(connection: Connection, funds: Iterable[FundInfo], now: datetime)
         connection.execute(delete(fund_info).where(fund_info.c.fund_code.in_(old[start : start + 500])))
     connection.execute(insert(fund_info), rows)
     return len(rows)
+
+
+def cut(text: str, length: int) -> str:
+    """At most `length` characters of it, and none that UTF-8 cannot write (half a surrogate pair)."""
+    return text[:length].encode("utf-8", "replace").decode("utf-8")
+
+
+def lock_merges(connection: Connection) -> None:
+    """Wait until no other transaction merges; held until this one ends.
+
+    On SQLite BEGIN IMMEDIATE has done that already.
+    """
+    connection.execute(select(merge_lock.c.id).where(merge_lock.c.id == 1).with_for_update()).scalar_one()
 
 
 def known_funds(connection: Connection) -> dict[str, str]:
@@ -79,7 +111,20 @@ def open_batch(
     rows: Sequence[NavRow],
     run_id: int | None,
 ) -> int:
-    """Stage `rows` as one batch; returns its id."""
+    """Stage `rows` as one batch; returns its id.
+
+    A latest batch takes the place of those of its night that nobody has judged yet.
+    """
+    if kind == "latest":
+        connection.execute(
+            update(nav_batch)
+            .where(
+                nav_batch.c.kind == "latest",
+                nav_batch.c.business_date == business_date,
+                nav_batch.c.status == "STAGED",
+            )
+            .values(status="SUPERSEDED", decided_at=now)
+        )
     found = connection.execute(
         insert(nav_batch).values(
             kind=kind,
@@ -105,13 +150,12 @@ def open_batch(
 def _fitting(row: NavRow) -> NavRow:
     """The row with its texts cut to what the tables hold."""
     if row.origin is not None or row.defect is not None or len(row.fund_code) > TEXT_LIMITS["fund_code"]:
-        return row._replace(
-            **{
-                name: text[:limit]
-                for name, limit in TEXT_LIMITS.items()
-                if (text := getattr(row, name)) is not None
-            }
-        )
+        fitting: dict[str, Any] = {
+            name: cut(text, limit)
+            for name, limit in TEXT_LIMITS.items()
+            if (text := getattr(row, name)) is not None
+        }
+        return row._replace(**fitting)
     return row
 
 
@@ -162,7 +206,7 @@ def _plain(column: Column[Any]) -> ColumnElement[Any]:
 
 
 def read_anchors(connection: Connection, batch_id: int) -> pd.DataFrame:
-    """The two newest believed rows of each fund from before its first row in the batch."""
+    """The two newest believed rows of each fund from before its first row in the batch, ANCHOR_COLUMNS."""
     first = (
         select(tmp_fund_nav.c.fund_code, func.min(tmp_fund_nav.c.nav_date).label("first_date"))
         .where(tmp_fund_nav.c.batch_id == batch_id, tmp_fund_nav.c.unit_nav.is_not(None))
@@ -181,12 +225,44 @@ def read_anchors(connection: Connection, batch_id: int) -> pd.DataFrame:
             .scalar_subquery()
         )
         at = select(first.c.fund_code, newest.label("nav_date")).subquery()
-        columns = ("fund_code", "nav_date", "unit_nav", "accum_nav", "daily_return")
         joined = and_(fund_nav.c.fund_code == at.c.fund_code, fund_nav.c.nav_date == at.c.nav_date)
-        return select(*(_plain(fund_nav.c[name]) for name in columns)).join(at, joined)
+        chosen = (_plain(fund_nav.c[name]) for name in ANCHOR_COLUMNS[:5])
+        given = (_stored("dividend", "dividend", fund_nav.c), _stored("split", "split_ratio", fund_nav.c))
+        return select(*chosen, *given).join(at, joined)
 
     rows = connection.execute(union_all(earlier(0), earlier(1))).all()
-    return frame_of(("fund_code", "nav_date", "unit_nav", "accum_nav", "daily_return"), rows)
+    return frame_of(ANCHOR_COLUMNS, rows)
+
+
+def _stored(kind: str, label: str, at: Any) -> ColumnElement[Any]:
+    """The event somebody published for the fund and date of a row, as a column beside it."""
+    event = fund_event.alias().c
+    value = select(cast(event.value, Double)).where(
+        event.fund_code == at.fund_code,
+        event.ex_date == at.nav_date,
+        event.kind == kind,
+        event.evidence != "implied",
+    )
+    return value.scalar_subquery().label(label)
+
+
+def read_events(connection: Connection, batch_id: int) -> pd.DataFrame:
+    """row_no, dividend and split_ratio of the staged rows for whose fund and date an event was published."""
+    staged = tmp_fund_nav.c
+    known = (
+        select(
+            staged.row_no,
+            _stored("dividend", "dividend", staged),
+            _stored("split", "split_ratio", staged),
+        )
+        .join(
+            fund_event,
+            and_(fund_event.c.fund_code == staged.fund_code, fund_event.c.ex_date == staged.nav_date),
+        )
+        .where(staged.batch_id == batch_id, fund_event.c.evidence != "implied")
+        .distinct()
+    )
+    return frame_of(("row_no", "dividend", "split_ratio"), connection.execute(known).all())
 
 
 def nav_rows(connection: Connection, fund_codes: Sequence[str], until: date) -> pd.DataFrame:
@@ -216,19 +292,29 @@ def newest_batch(connection: Connection, business_date: date, status: str) -> in
     ).scalar()
 
 
-def last_good_row_count(connection: Connection) -> int | None:
-    """Rows of the newest merged latest-batch."""
-    return connection.execute(
-        select(nav_batch.c.row_count)
-        .where(nav_batch.c.kind == "latest", nav_batch.c.status == "MERGED")
+def believed_counts(connection: Connection, source: str) -> list[int]:
+    """Believed rows of the newest merged latest batches of a source, newest first."""
+    counts = connection.execute(
+        select(nav_batch.c.merged_count)
+        .where(
+            nav_batch.c.kind == "latest",
+            nav_batch.c.status == "MERGED",
+            nav_batch.c.source == source,
+            nav_batch.c.merged_count.is_not(None),
+        )
         .order_by(nav_batch.c.id.desc())
-        .limit(1)
-    ).scalar()
+        .limit(RECENT_BATCHES)
+    )
+    return [int(count) for count in counts.scalars()]
 
 
-def decide_batch(connection: Connection, batch_id: int, status: str, now: datetime) -> None:
+def decide_batch(
+    connection: Connection, batch_id: int, status: str, now: datetime, merged_count: int | None = None
+) -> None:
     connection.execute(
-        update(nav_batch).where(nav_batch.c.id == batch_id).values(status=status, decided_at=now)
+        update(nav_batch)
+        .where(nav_batch.c.id == batch_id)
+        .values(status=status, decided_at=now, merged_count=merged_count)
     )
 
 
@@ -237,8 +323,12 @@ def published_count(connection: Connection, nav_date: date) -> int:
     return int(connection.execute(select(func.count()).where(fund_nav.c.nav_date == nav_date)).scalar_one())
 
 
-def newest_nav_date(connection: Connection) -> date | None:
-    return connection.execute(select(func.max(fund_nav.c.nav_date))).scalar()
+def newest_nav_date(connection: Connection, before: date | None = None) -> date | None:
+    """The newest date that any fund has a NAV of, or the newest one before a date."""
+    newest = select(func.max(fund_nav.c.nav_date))
+    return connection.execute(
+        newest if before is None else newest.where(fund_nav.c.nav_date < before)
+    ).scalar()
 
 
 def funds_with_navs(connection: Connection) -> list[str]:
@@ -248,6 +338,14 @@ def funds_with_navs(connection: Connection) -> list[str]:
 
 
 def delete_staging_before(connection: Connection, instant: datetime) -> int:
-    """Remove the staged rows of batches judged before `instant`; returns how many. Batches stay on record."""
-    old = select(nav_batch.c.id).where(nav_batch.c.collected_at < instant, nav_batch.c.status != "STAGED")
+    """Remove the staged rows of batches collected before `instant`; returns how many.
+
+    The batches stay on record; those never judged become EXPIRED.
+    """
+    connection.execute(
+        update(nav_batch)
+        .where(nav_batch.c.collected_at < instant, nav_batch.c.status == "STAGED")
+        .values(status="EXPIRED")
+    )
+    old = select(nav_batch.c.id).where(nav_batch.c.collected_at < instant)
     return connection.execute(delete(tmp_fund_nav).where(tmp_fund_nav.c.batch_id.in_(old))).rowcount

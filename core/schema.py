@@ -96,7 +96,8 @@ nav_batch = Table(
     Column("provenance", String(500), nullable=False, comment="addresses asked and who answered"),
     Column("collected_at", Instant, nullable=False),
     Column("row_count", Integer, nullable=False),
-    Column("status", String(8), nullable=False, comment="STAGED, MERGED or REJECTED"),
+    Column("status", String(12), nullable=False, comment="STAGED, MERGED, REJECTED, SUPERSEDED or EXPIRED"),
+    Column("merged_count", Integer, comment="rows believed when it was merged"),
     Column("decided_at", Instant),
     Column("run_id", ID),
     Index(None, "kind", "business_date"),
@@ -166,7 +167,9 @@ fund_event = Table(
     Column("ex_date", Date, primary_key=True),
     Column("kind", String(8), primary_key=True, comment="dividend or split"),
     Column("value", NAV, nullable=False, comment="cash per pre-event share, or shares after for one before"),
-    Column("evidence", String(16), nullable=False, comment="published, or implied by two published figures"),
+    Column(
+        "evidence", String(16), nullable=False, comment="published, implied, or announced: not in the NAV yet"
+    ),
     Column("batch_id", ID, nullable=False),
     CheckConstraint("value > 0", name="positive"),
     **CLUSTERED,
@@ -228,6 +231,15 @@ rule_result = Table(
     Column("failed", Integer, nullable=False),
     Column("detail", Text, nullable=False, comment="JSON: samples, or a gate's figures"),
     **CLUSTERED,
+)
+
+merge_lock = Table(
+    "merge_lock",
+    metadata,
+    Column(
+        "id", SmallInteger, primary_key=True, autoincrement=False, comment="one row, locked by who merges"
+    ),
+    **COMMON,
 )
 
 quarantine = Table(
@@ -336,6 +348,7 @@ daemon = Table(
     Column("id", SmallInteger, primary_key=True, autoincrement=False, comment="always 1"),
     Column("host", String(255), nullable=False),
     Column("pid", Integer, nullable=False),
+    Column("pid_started", String(64), nullable=False, server_default="", comment="as in job_run"),
     Column("started_at", Instant, nullable=False),
     Column("heartbeat_at", Instant, nullable=False),
     Column("stopped_at", Instant),

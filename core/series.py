@@ -7,7 +7,7 @@ it, within the tolerance that the rounding allows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +23,8 @@ HALF_CENT = 0.005  # returns are published in percent with two decimals
 SLACK = 1e-9
 # Of the NAV before. A point that slipped in the NAV alone looks like a dividend of nine tenths of it.
 LARGEST_IMPLIED_DIVIDEND = 0.25
+# What DECIMAL(20,12) holds with six digits to spare; no fund ever stood above 10,000.
+SMALLEST, LARGEST = 1e-6, 1e8
 T = TypeVar("T", bound=np.generic)
 
 
@@ -41,7 +43,11 @@ class Series:
     has_event: Bools
     dividend: Floats  # per pre-event share, to be booked on this row's date; NaN if none
     split_ratio: Floats
-    implied: Bools  # the dividend follows from accumulated NAV and published return; nobody announced it
+    implied: Bools  # the dividend follows from the accumulated NAV; nobody announced it
+    announced: Bools  # the row's event is not in its NAV, and no row after it is known
+    moved: Bools  # the event was announced on the row before
+    dropped: Bools  # the row's event is not in its NAV: it is in the next row's or in none
+    previous: Ints  # position of the row before in the frame, -1 for none
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class _Step:
     nav: Floats
     previous: Floats
     digit: Floats  # half a unit of the NAV's last digit
+    limit: Floats  # the largest credible change, percent
 
 
 def published_decimals(values: Floats) -> Ints:
@@ -75,11 +82,12 @@ def explain(frame: pd.DataFrame, usable: Bools, lost: Bools, sessions: Days) -> 
 
     `usable` marks the rows whose NAV may be calculated with; the others are passed over. `lost` marks
     those of the others that stood for a NAV (a repeat of a usable row does not): behind them there is
-    a hole. `frame.limit` is the largest credible change of a day in percent. `sessions` are the
-    trading days, sorted.
+    a hole. `frame.limit` is the largest credible change of a day in percent, `frame.known_dividend` and
+    `frame.known_split` are the events given for a row's date. `sessions` are the trading days, sorted.
     """
     at = np.flatnonzero(usable)
     part = _explain_usable(frame.iloc[at], np.cumsum(lost, dtype=np.int64)[at], sessions)
+    part = replace(part, previous=_taken(at, part.previous, -1))
     return Series(**{name: _spread(value, at, len(frame)) for name, value in vars(part).items()})
 
 
@@ -92,35 +100,31 @@ def _spread(values: Any, at: Ints, size: int) -> Any:
 def _explain_usable(frame: pd.DataFrame, lost_before: Ints, sessions: Days) -> Series:
     nav, accum, published, dividend, split = (
         frame[name].to_numpy(dtype=float)
-        for name in ("unit_nav", "accum_nav", "daily_return", "dividend", "split_ratio")
+        for name in ("unit_nav", "accum_nav", "daily_return", "known_dividend", "known_split")
     )
     anchor = frame["anchor"].to_numpy(dtype=bool)
     days = frame["nav_date"].to_numpy().astype("datetime64[D]")
     codes = pd.factorize(frame["fund_code"])[0]
     first, second = _back(codes, 1), _back(codes, 2)
-    decimals = published_decimals(nav)
-    digit = 0.5 * 10.0 ** -np.maximum(decimals, _taken(decimals, first, 0)).clip(2)
-    step = _Step(nav, _taken(nav, first, np.nan), digit)
-    earlier = _Step(nav, _taken(nav, second, np.nan), digit)
-    # Publishers print 0.00 where they publish no return (closed periods, half-year valuations).
-    silent = np.isnan(published) | (published == 0)
+    digit = _half_digit(nav, first)
+    since = _sessions_since(days, first, sessions)
+    limit = frame["limit"].to_numpy(dtype=float) * np.sqrt(since.clip(1, 5))
+    step = _Step(nav, _taken(nav, first, np.nan), digit, limit)
+    earlier = _Step(nav, _taken(nav, second, np.nan), digit, limit)
+    silent = np.isnan(published) | (published == 0)  # 0.00 stands for none in closed periods and valuations
     extra = (accum - _taken(accum, first, np.nan)) - (nav - step.previous)
     events = _events(step, earlier, np.where(silent, np.nan, published), dividend, split, extra, first)
-    explained = events.explained
+    events = _with_quiet_dividends(events, step, extra, np.isnan(published), first)
+    explained, followed = events.explained, _followed(first)
     with np.errstate(invalid="ignore", divide="ignore"):
         whole = events.ratio * nav + events.cash
         change, change_earlier = 100 * (whole / step.previous - 1), 100 * (whole / earlier.previous - 1)
         accum_over_unit = np.where(accum > 0, accum, np.nan) / nav
     known = ~np.isnan(step.previous)
-    ordinal = np.searchsorted(sessions, days, side="right")
-    since = ordinal - _taken(ordinal, first, 0)
-    limit = frame["limit"].to_numpy(dtype=float) * np.sqrt(since.clip(1, 5))
-    # The row before may be wrong itself, or a valuation on a day without trading: then the one before it
-    # counts, and the published return is over that row or over the NAV that ought to have stood between.
+    # The row before may be wrong itself, or a valuation without trading: then the one before it counts.
     doubtful = _taken(known & ((~explained & ~silent) | (np.abs(change) > limit)), first, False)
     doubtful |= _taken(~np.isin(days, sessions), first, False)
-    both = 100 * ((1 + published / 100) * (1 + _taken(published, first, np.nan) / 100) - 1)
-    explained |= doubtful & (_agrees(earlier, published, 1.0, 0.0) | _agrees(earlier, both, 1.0, 0.0, 0, 2))
+    explained |= doubtful & _over_two_steps(earlier, published, first)
     change = np.where(doubtful & (np.abs(change_earlier) < np.abs(change)), change_earlier, change)
     # Across a hole in what we hold, the published return is of another step.
     hole = (_taken(anchor, first, False) & (since > 1)) | (lost_before > _taken(lost_before, first, 0))
@@ -138,6 +142,10 @@ def _explain_usable(frame: pd.DataFrame, lost_before: Ints, sessions: Days) -> S
         dividend=np.where(events.cash > 0, events.cash, np.nan),
         split_ratio=np.where(events.ratio != 1, events.ratio, np.nan),
         implied=events.implied,
+        announced=events.unseen & ~followed,
+        moved=events.carried,
+        dropped=events.gone | (events.unseen & followed),
+        previous=first,
     )
 
 
@@ -146,6 +154,9 @@ class _Events:
     """What happened to a share between the previous row and this one."""
 
     given: Bools  # announced on this row, or on the one before and showing here
+    carried: Bools  # announced on the row before and showing here
+    gone: Bools  # announced on this row and showing on the next
+    unseen: Bools  # announced on this row and showing nowhere
     implied: Bools
     explained: Bools  # with it (or without any) the published return follows
     ratio: Floats  # 1 for none
@@ -163,29 +174,66 @@ def _events(
 ) -> _Events:
     """`published` is NaN where nothing was; `extra`: by how much accumulated NAV outgrew the unit NAV."""
     silent = np.isnan(published)
-    event = (np.nan_to_num(dividend) > 0) | (~np.isnan(split) & (split > 0) & (split != 1))
-    cash = np.where(event, np.nan_to_num(dividend), 0.0)
-    ratio = np.where(event & ~np.isnan(split), split, 1.0)
+    cash = np.where(_bookable(dividend), dividend, 0.0)
+    ratio = np.where(_bookable(split), split, 1.0)
+    event = (cash > 0) | (ratio != 1)
+    plain = _agrees(step, published, 1.0, 0.0)
     stated = _agrees(step, published, ratio, cash) | _agrees(earlier, published, ratio, cash)
+    # Some publishers print the change of the NAV alone: then the accumulated NAV tells of the dividend.
+    stated |= plain & (ratio == 1) & (np.abs(extra - cash) <= 4 * step.digit)
     own = event & np.where(silent, _nearer(step, ratio, cash), stated)
     # An event may be announced on the row before the one it shows on.
     late = _taken(event & ~own, first, False)
     late_ratio, late_cash = _taken(ratio, first, 1.0), _taken(cash, first, 0.0)
-    carried = late & np.where(
-        silent, _nearer(step, late_ratio, late_cash), _agrees(step, published, late_ratio, late_cash)
-    )
-    plain = _agrees(step, published, 1.0, 0.0)
+    stated_late = _taken(event, first, False) & _agrees(step, published, late_ratio, late_cash)
+    carried = late & np.where(silent, _nearer(step, late_ratio, late_cash), stated_late)
     implied = ~own & ~carried & ~plain & (extra > 4 * step.digit)
     implied &= extra <= LARGEST_IMPLIED_DIVIDEND * step.previous
     implied &= _agrees(step, published, 1.0, extra, 2.0)
     gone = event & ~own & _next_carried(carried, first)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        beyond = 100 * np.abs((ratio * step.nav + cash) / step.previous - 1) > step.limit
+    unseen = event & ~own & ~gone & (plain | (silent & beyond))
+    none = gone | unseen
     return _Events(
         given=event | carried,
+        carried=carried,
+        gone=gone,
+        unseen=unseen,
         implied=implied,
-        explained=own | carried | plain | implied,
-        ratio=np.where(carried, late_ratio, np.where(gone, 1.0, ratio)),
-        cash=np.where(carried, late_cash, np.where(gone, 0.0, np.where(implied, extra, cash))),
+        explained=own
+        | carried
+        | plain
+        | implied
+        | stated_late,  # the return may be late where the NAV is not
+        ratio=np.where(carried, late_ratio, np.where(none, 1.0, ratio)),
+        cash=np.where(carried, late_cash, np.where(none, 0.0, np.where(implied, extra, cash))),
     )
+
+
+def _with_quiet_dividends(
+    events: _Events, step: _Step, extra: Floats, unpublished: Bools, first: Ints
+) -> _Events:
+    """Also the dividends of rows without a published return, where the accumulated NAV can be trusted.
+
+    It brings the change nearer to zero, and the step before shows that accumulated and unit NAV move
+    alike: on another basis (after a split) they would not, and every loss would look like a dividend.
+    """
+    move = step.nav - step.previous
+    digit = np.fmax(step.digit, _taken(step.digit, first, np.nan))
+    before, extra_before = _taken(move, first, np.nan), _taken(extra, first, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        other_basis = np.abs(extra / move * before)  # what the step before would show on another basis
+        quiet = unpublished & ~events.given & (extra > 4 * digit) & (np.abs(move + extra) < np.abs(move))
+        quiet &= extra <= LARGEST_IMPLIED_DIVIDEND * step.previous
+        quiet &= (np.abs(extra_before) <= 4 * digit) & (other_basis > 8 * digit)
+    return replace(events, implied=events.implied | quiet, cash=np.where(quiet, extra, events.cash))
+
+
+def _bookable(values: Floats) -> Bools:
+    """Values that the tables hold; NaN is none."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray((values >= SMALLEST) & (values < LARGEST))
 
 
 def _agrees(
@@ -209,12 +257,30 @@ def _agrees(
         return np.asarray(np.abs(100 * (growth - 1) - published) <= tolerance)
 
 
+def _over_two_steps(earlier: _Step, published: Floats, first: Ints) -> Bools:
+    """Whether the return is over the row before the previous one, or over the NAV that ought to follow it."""
+    both = 100 * ((1 + published / 100) * (1 + _taken(published, first, np.nan) / 100) - 1)
+    return _agrees(earlier, published, 1.0, 0.0) | _agrees(earlier, both, 1.0, 0.0, 0, 2)
+
+
 def _nearer(step: _Step, ratio: Floats, cash: Floats) -> Bools:
     """Whether the event makes the change smaller: all one can ask where no return was published."""
     with np.errstate(invalid="ignore", divide="ignore"):
         with_event = np.abs((ratio * step.nav + cash) / step.previous - 1)
         without = np.abs(step.nav / step.previous - 1)
         return np.asarray(with_event <= without)
+
+
+def _half_digit(nav: Floats, first: Ints) -> Floats:
+    """Half a unit of the last digit that this NAV or the one before shows."""
+    decimals = published_decimals(nav)
+    return np.asarray(0.5 * 10.0 ** -np.maximum(decimals, _taken(decimals, first, 0)).clip(2))
+
+
+def _sessions_since(days: Days, first: Ints, sessions: Days) -> Ints:
+    """Trading days from the previous row to this one; for a fund's first row all there were."""
+    ordinal = np.searchsorted(sessions, days, side="right")
+    return ordinal - _taken(ordinal, first, 0)
 
 
 def _back(codes: Ints, rows: int) -> Ints:
@@ -228,6 +294,13 @@ def _back(codes: Ints, rows: int) -> Ints:
 def _taken(values: NDArray[T], at: Ints, missing: Any) -> NDArray[T]:
     out = values[at]
     out[at < 0] = missing
+    return out
+
+
+def _followed(first: Ints) -> Bools:
+    """Rows that another row of the fund follows."""
+    out = np.zeros(len(first), dtype=bool)
+    out[first[first >= 0]] = True
     return out
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import signal
 import sys
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from config.logging_config import configure_logging
 from config.settings import load_settings
 from core import db
 from core.errors import AlreadyRunning, NavKeeperError, UsageError
@@ -17,8 +17,9 @@ from core.initialise import ensure_ready, initialise
 from core.trading_calendar import TradingCalendar, load_calendar
 from scheduler import run_store
 from scheduler.clock import Clock, clock_from
-from scheduler.exit_codes import FAILED, OK, exit_code
+from scheduler.exit_codes import FAILED, OK, STOPPED, exit_code
 from scheduler.job import DONE_WELL, RunStatus
+from scheduler.log_file import log_to
 from scheduler.run_store import End
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ TASK_OF = {
 }
 ALLOWED = {
     "nav": {"date", "start", "end", "fund", "source", "json", "dry_run"},
-    "validate": {"date", "json", "dry_run"},
+    "validate": {"date", "json", "dry_run", "force"},
     "metrics": {"date", "fund", "json", "dry_run"},
     "weekly": {"date", "json"},
     "all": {"date", "source", "json"},
     "status": {"json"},
     "doctor": {"json"},
+    "plan": {"days", "json"},
 }
 KEYBOARD = "stopped from the keyboard"
 OPTION = {"start": "--from", "end": "--to", "dry_run": "--dry-run"}
@@ -48,6 +50,7 @@ OPTION = {"start": "--from", "end": "--to", "dry_run": "--dry-run"}
 
 def run(action: str, options: argparse.Namespace, words: list[str]) -> int:
     """Do `action`; returns the exit code. The one place where typed errors become a line on stderr."""
+    _stop_like_ctrl_c()
     try:
         for name, value in vars(options).items():
             if value and name not in ALLOWED.get(action, set()):
@@ -57,8 +60,15 @@ def run(action: str, options: argparse.Namespace, words: list[str]) -> int:
         print(f"{action}: {error}", file=sys.stderr)
         return exit_code(error)
     except KeyboardInterrupt:
-        print(f"\n{action}: stopped; nothing half done was kept", file=sys.stderr)
-        return 130
+        print(f"\n{action}: stopped", file=sys.stderr)
+        return STOPPED
+
+
+def _stop_like_ctrl_c() -> None:
+    """A closed terminal and a polite kill end an action as Ctrl-C does: its run is marked, its job free."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
+            signal.signal(number, signal.default_int_handler)
 
 
 def _dispatch(action: str, options: argparse.Namespace, words: list[str]) -> int:
@@ -75,7 +85,8 @@ def _dispatch(action: str, options: argparse.Namespace, words: list[str]) -> int
 
         return health(words)
     settings = load_settings()
-    configure_logging(settings.log_level, settings.secrets(), settings.logs / "cli.log", console=False)
+    if action != "doctor":  # it looks at the home folder itself
+        log_to(settings, "cli.log", console=False)
     if action == "demo":
         from scheduler.demo import demo
 
@@ -104,6 +115,8 @@ class Command:
         if action == "status":
             return self.status()
         ensure_ready(self.engine, self.clock())
+        if action == "plan":
+            return self.plan()
         if self.options.dry_run:
             return self.dry_run(action)
         if action == "all":
@@ -127,6 +140,8 @@ class Command:
         newest = calendar.newest_business_date(self.clock())
         if wanted is None:
             return newest
+        if wanted < calendar.sessions[0]:
+            raise UsageError(f"--date {wanted} is before the first trading day known, {calendar.sessions[0]}")
         if wanted > newest:
             raise UsageError(f"--date {wanted} has no NAVs yet; the newest date that can have is {newest}")
         if not calendar.is_session(wanted):
@@ -140,6 +155,7 @@ class Command:
         params: dict[str, Any] = {}
         if step == "nav":
             step, params = self._collection(day)
+            day = date.fromisoformat(params.get("end", day.isoformat()))
         if step == "metrics" and self.options.fund:
             params["fund_codes"] = self._measured_funds()
         from config.translation import translator
@@ -149,6 +165,8 @@ class Command:
         from scheduler.supervisor import end_for_dead
         from scheduler.tasks import table_of
 
+        if step == "validate" and self.options.force:
+            params["force"] = True
         run_row, claim = self._claimed(*TASK_OF[step], day, params)
         try:
             with shown_progress(step) as progress:
@@ -187,6 +205,8 @@ class Command:
                 start = end = day  # the whole-market pages show only the newest rows
         if start and end and start > end:
             raise UsageError(f"--from {start} is after --to {end}")
+        if end and not start and not options.fund:
+            raise UsageError(f"--to {end} needs --from: since when?")
         if not (start or end or options.fund):
             return "nav", params
         if options.fund:
@@ -280,6 +300,34 @@ class Command:
                         f"  {rule.rule_id}: {rule.failed} of {rule.checked}; e.g. {rule.samples[0]}",
                         file=stream,
                     )
+
+    def plan(self) -> int:
+        """Every run of the next days as the daemon would queue it."""
+        from datetime import timedelta
+
+        from core.trading_calendar import SHANGHAI
+        from scheduler.jobs_file import JOBS_FILE, load_jobs
+        from scheduler.plan import plan
+
+        now = self.clock()
+        days = self.options.days or 14
+        for run in plan(load_jobs(JOBS_FILE).values(), self.calendar(), now, now + timedelta(days=days)):
+            at = run.scheduled_for.astimezone(SHANGHAI)
+            if self.options.json:
+                record = {
+                    "at": at.isoformat(),
+                    "job": run.job_id,
+                    "business_date": run.business_date.isoformat(),
+                }
+                print(json.dumps(record | {"status": run.status.value, "reason": run.reason}))
+            else:
+                what = (
+                    f"skipped: {run.reason}"
+                    if run.status is RunStatus.SKIPPED
+                    else f"for {run.business_date}"
+                )
+                print(f"{at:%Y-%m-%d %a %H:%M}  {run.job_id:<10} {what}")
+        return OK
 
     def dry_run(self, action: str) -> int:
         """Fetch and check, write nothing."""

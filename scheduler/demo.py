@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, select
+from sqlalchemy.engine import URL
 
 from config.settings import ROOT, environment_with
 from core import db
@@ -47,9 +48,7 @@ def demo(settings: Settings) -> int:
     shutil.rmtree(home, ignore_errors=True)
     (home / "logs").mkdir(parents=True)
     database = home / "navkeeper.db"
-    engine = db.connect(
-        settings.model_copy(update={"home": home, "db_url": None, "mysql_host": None}).database_url()
-    )
+    engine = db.connect(URL.create("sqlite", database=str(database)))
     now = clock_from(settings)()
     ensure_ready(engine, now)
     with db.read(engine) as connection:

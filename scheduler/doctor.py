@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import shutil
+import tempfile
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
 from core import db
-from core.errors import ConfigurationError, NavKeeperError
+from core.errors import ConfigurationError, NavKeeperError, UsageError
 from core.rules import load_thresholds
-from core.schema import daemon
 from core.trading_calendar import SHANGHAI, load_calendar
 from scheduler.exit_codes import FAILED, OK
 from scheduler.jobs_file import JOBS_FILE, load_jobs
+from scheduler.overview import daemon_state
 from scheduler.tasks import RULES_FILE, TASKS, make_source
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class Check:
 
 def doctor(engine: Engine, settings: Settings, now: datetime, *, as_json: bool) -> int:
     """Print one line per check; exit code 1 if one failed."""
-    checks = [_configuration(), _database(engine)]
+    checks = [_configuration(), _home(settings), _database(engine)]
     if checks[-1].ok:
         checks += [_calendar(engine, now), _daemon(engine, now)]
     checks += [_disk(settings), _source(settings)]
@@ -60,13 +62,26 @@ def _configuration() -> Check:
     return Check("configuration", True, f"{len(jobs)} jobs: {', '.join(jobs)}")
 
 
+def _home(settings: Settings) -> Check:
+    """Whether logs, pid file and database can be written where they belong."""
+    try:
+        settings.logs.mkdir(parents=True, exist_ok=True)
+        for folder in (settings.home, settings.logs):
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+    except OSError as error:
+        text = f"NAVKEEPER_HOME = {settings.home} cannot be written: {error.strerror}"
+        return Check("home", False, f"{text}; name a folder that can")
+    return Check("home", True, str(settings.home))
+
+
 def _database(engine: Engine) -> Check:
     try:
         if db.is_empty(engine) or not db.is_current(engine):
             return Check("database", False, db.outdated_message(engine))
     except NavKeeperError as error:
         return Check("database", False, str(error))
-    return Check("database", True, engine.url.render_as_string())
+    return Check("database", True, db.shown(engine.url))
 
 
 def _calendar(engine: Engine, now: datetime) -> Check:
@@ -85,34 +100,37 @@ def _calendar(engine: Engine, now: datetime) -> Check:
 
 
 def _daemon(engine: Engine, now: datetime) -> Check:
+    """One that was never started is no fault of this machine; one that died or was stopped is."""
     with db.read(engine) as connection:
-        row = connection.execute(select(daemon)).one_or_none()
+        found = daemon_state(connection, now)
     start = "start it: nohup python scheduler/run_scheduler.py &"
-    if row is None:
-        return Check("daemon", False, f"has never run on this database; {start}")
-    if row.stopped_at is not None:
-        return Check(
-            "daemon", False, f"was stopped at {row.stopped_at.astimezone(SHANGHAI):%Y-%m-%d %H:%M}; {start}"
-        )
-    age = (now - row.heartbeat_at).total_seconds()
-    alive = abs(age) < 60
-    text = f"pid {row.pid} on {row.host}, last beat {age:.0f} s ago"
-    return Check("daemon", alive, text if alive else f"{text}: it is gone or its clock is off; {start}")
+    if found.heartbeat_at is None:
+        return Check("daemon", True, f"not started yet on this database; {start}")
+    who = f"pid {found.pid} on {found.host}"
+    last = f"{found.heartbeat_at.astimezone(SHANGHAI):%Y-%m-%d %H:%M:%S}"
+    texts = {
+        "running": f"{who}, last beat {found.heartbeat_age_seconds} s ago",
+        "daemon_stopped": f"{who} was stopped at {last}; {start}",
+        "daemon_gone": f"{who} died, its last beat was at {last}; see logs/daemon.log, then {start}",
+        "heartbeat_old": f"{who}, last beat {found.heartbeat_age_seconds} s ago, at {last}: it hangs, "
+        f"its host is gone or its clock is off; end it if it is there, then {start}",
+    }
+    return Check("daemon", found.running, texts[found.state])
 
 
 def _disk(settings: Settings) -> Check:
     url = settings.database_url()
     folder = settings.home
     if url.get_backend_name() == "sqlite":
-        folder = Path(str(url.database)).resolve().parent
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    return Check(
-        "disk",
-        free >= FREE_BYTES,
-        f"{free / 1e9:.1f} GB free at {folder}; at least {FREE_BYTES / 1e9:.0f} needed",
-    )
+        folder = Path(str(url.database)).absolute().parent
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Check("disk", False, f"{folder} cannot be looked at: {error.strerror}")
+    text = f"{free / 1e9:.1f} GB free at {folder}; at least {FREE_BYTES / 1e9:.0f} needed"
+    return Check("disk", free >= FREE_BYTES, text)
 
 
 def _source(settings: Settings) -> Check:
@@ -122,6 +140,10 @@ def _source(settings: Settings) -> Check:
             funds = len(source.fund_list())
         finally:
             source.close()
+    except UsageError as error:
+        near = difflib.get_close_matches(settings.source.lower(), ["eastmoney"], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return Check("source", False, f"NAVKEEPER_SOURCE = {settings.source!r}: {error}{hint}")
     except NavKeeperError as error:
         return Check("source", False, str(error))
     return Check("source", True, f"{source.provenance}: {funds} funds listed")

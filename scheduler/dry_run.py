@@ -6,24 +6,28 @@ from collections.abc import Callable
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 from sqlalchemy import Engine
 
 from core import db, nav_store
 from core.collector import Fetched
+from core.data_pipeline import judge
 from core.errors import NotReady
-from core.trading_calendar import TradingCalendar
-from scheduler.tasks import calculator_for, make_source, pipeline_for
+from core.rules import load_thresholds
+from core.trading_calendar import SHANGHAI, TradingCalendar
+from scheduler.tasks import RULES_FILE, calculator_for, make_source, pipeline_for
 
 if TYPE_CHECKING:
     from config.settings import Settings
 
 
 def dry_nav(
-    _engine: Engine,
+    engine: Engine,
     settings: Settings,
-    _calendar: TradingCalendar,
+    calendar: TradingCalendar,
     day: date,
-    _now: datetime,
+    now: datetime,
     params: dict[str, Any],
 ) -> dict[str, Any]:
     source = make_source(settings, params.get("source"))
@@ -39,12 +43,23 @@ def dry_nav(
     finally:
         source.close()
     fetched = Fetched(day, [], rows)
+    with db.read(engine) as connection:
+        categories = nav_store.known_funds(connection)
+    verdicts = judge(
+        nav_store.frame_of_rows(rows),
+        pd.DataFrame(),
+        categories,
+        np.array(calendar.sessions, dtype="datetime64[D]"),
+        load_thresholds(RULES_FILE),
+        now.astimezone(SHANGHAI).date(),
+    )
     return {
         "rows": len(rows),
         "funds": len({row.fund_code for row in rows}),
         "newest_date": fetched.newest.isoformat() if fetched.newest else None,
         "published_for_business_date": fetched.advanced,
         "business_date": day.isoformat(),
+        "refused_as_they_stand": int((verdicts.reasons != "").sum()),  # not yet held against what is stored
         "unreadable": sum(1 for row in rows if row.defect),
     }
 
@@ -59,6 +74,9 @@ def dry_validate(
 ) -> dict[str, Any]:
     with db.read(engine) as connection:
         batch_id = nav_store.newest_batch(connection, day, "STAGED")
+        merged = nav_store.newest_batch(connection, day, "MERGED")
+    if batch_id is None and merged is not None:
+        return {"batch_id": merged, "is_valid": True, "rows": 0, "note": "merged already; nothing new"}
     if batch_id is None:
         raise NotReady(f"nothing is staged for {day}; first run: python main.py nav")
     checked = pipeline_for(engine, calendar).check(batch_id, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.errors import AlreadyRunning, ConfigurationError, NavKeeperError, UsageError
 
-OK, FAILED, USAGE, ALREADY_RUNNING, CONFIGURATION = 0, 1, 2, 3, 78
+OK, FAILED, USAGE, ALREADY_RUNNING, CONFIGURATION, STOPPED = 0, 1, 2, 3, 78, 130
 
 
 def exit_code(error: NavKeeperError) -> int:

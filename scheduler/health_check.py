@@ -138,7 +138,12 @@ def _wants_prometheus(form: str | None, accepted: Iterable[tuple[str, float]]) -
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("health", description="Serve /health and /metrics over HTTP.")
+    parser = argparse.ArgumentParser(
+        "health",
+        description="Serve /health and /metrics over HTTP.",
+        epilog="exit codes: 0 stopped by a signal; 1 the port cannot be had; 2 usage; 78 configuration",
+        allow_abbrev=False,
+    )
     parser.add_argument(
         "--host", help="address to listen on (default: NAVKEEPER_HEALTH_HOST, else 127.0.0.1)"
     )
@@ -157,40 +162,39 @@ def _port(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until interrupted. Exit code 0; 1 if the port cannot be had; 2 usage; 78 configuration."""
     options = _parser().parse_args(argv)
-    from core.errors import ConfigurationError, NavKeeperError
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    from core.errors import NavKeeperError
+    from scheduler.exit_codes import exit_code
 
     try:
         return _serve(options.host, options.port)
     except NavKeeperError as error:
         print(f"health: {error}", file=sys.stderr)
-        return 78 if isinstance(error, ConfigurationError) else 1
+        return exit_code(error)
+    except KeyboardInterrupt:  # before the server runs: it ends by itself on a later one
+        return 0
 
 
 def _serve(host: str | None, port: int | None) -> int:
     from waitress import create_server
 
-    from config.logging_config import configure_logging
     from config.settings import ROOT, load_settings
-    from core.errors import ConfigurationError
     from scheduler.clock import clock_from
     from scheduler.jobs_file import load_jobs
+    from scheduler.log_file import log_to
     from scheduler.overview import observer_engine
 
     settings = load_settings()
     host = host or settings.health_host
     port = settings.health_port if port is None else port
     jobs = load_jobs(ROOT / "config" / "jobs.toml")
-    try:
-        configure_logging(settings.log_level, settings.secrets(), settings.logs / "health.log")
-    except OSError as error:
-        raise ConfigurationError(f"NAVKEEPER_HOME = {settings.home} is not allowed: {error}") from None
+    log_to(settings, "health.log")
     app = create_health_app(observer_engine(settings.database_url()), jobs, clock_from(settings))
     try:
         server = create_server(app, host=host, port=port, threads=8, ident="navkeeper")
     except (OSError, ValueError) as error:
         print(f"health: cannot listen on {host}:{port}: {error}; try another --port", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     for address in _addresses(server):
         print(f"health: http://{address}/health and /metrics; stop with Ctrl-C", file=sys.stderr, flush=True)
     server.run()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from apscheduler.triggers.cron import CronTrigger
 
 from core.trading_calendar import SHANGHAI, TradingCalendar
+from scheduler.catch_up import CatchUp
 from scheduler.retry import RetryPolicy
 
 
@@ -21,7 +22,6 @@ class RunStatus(StrEnum):
     PARTIAL = "PARTIAL"  # done, with some of the expected data missing
     FAILED = "FAILED"
     TIMED_OUT = "TIMED_OUT"  # over its time limit, and killed for it
-    CANCELLED = "CANCELLED"  # somebody asked for it
     INTERRUPTED = "INTERRUPTED"  # its process died or was stopped
     BLOCKED = "BLOCKED"  # a run it needs failed; released when that one succeeds after all
     SKIPPED = "SKIPPED"  # holiday, or waited too long
@@ -34,26 +34,20 @@ _ENDS = frozenset(
         RunStatus.PARTIAL,
         RunStatus.FAILED,
         RunStatus.TIMED_OUT,
-        RunStatus.CANCELLED,
         RunStatus.INTERRUPTED,
         RunStatus.SKIPPED,  # it found out itself that there is nothing to do
     }
 )
-# Every allowed move; docs/runs.md draws them. FAILED, TIMED_OUT and INTERRUPTED go back to QUEUED
+# Every allowed move; README.md draws them. FAILED, TIMED_OUT and INTERRUPTED go back to QUEUED
 # for the next attempt, within the job's retry policy or when somebody asks.
 TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
-    RunStatus.WAITING: frozenset(
-        {RunStatus.QUEUED, RunStatus.BLOCKED, RunStatus.SKIPPED, RunStatus.CANCELLED}
-    ),
-    RunStatus.BLOCKED: frozenset(
-        {RunStatus.QUEUED, RunStatus.WAITING, RunStatus.SKIPPED, RunStatus.CANCELLED}
-    ),
-    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.SKIPPED, RunStatus.CANCELLED}),
+    RunStatus.WAITING: frozenset({RunStatus.QUEUED, RunStatus.BLOCKED, RunStatus.SKIPPED}),
+    RunStatus.BLOCKED: frozenset({RunStatus.QUEUED, RunStatus.WAITING, RunStatus.SKIPPED}),
+    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.SKIPPED}),
     RunStatus.RUNNING: _ENDS,
     RunStatus.FAILED: frozenset({RunStatus.QUEUED}),
     RunStatus.TIMED_OUT: frozenset({RunStatus.QUEUED}),
     RunStatus.INTERRUPTED: frozenset({RunStatus.QUEUED}),
-    RunStatus.CANCELLED: frozenset({RunStatus.QUEUED}),
 }
 PENDING = frozenset({RunStatus.WAITING, RunStatus.BLOCKED, RunStatus.QUEUED, RunStatus.RUNNING})
 DONE_WELL = frozenset({RunStatus.SUCCESS, RunStatus.PARTIAL})
@@ -72,6 +66,8 @@ class Job:
     wait_hours: float
     timeout_minutes: float
     retry: RetryPolicy
+    catch_up: CatchUp
+    latest_only: bool
     params: dict[str, Any]
 
     def fires(self, after: datetime, until: datetime) -> list[datetime]:

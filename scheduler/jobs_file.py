@@ -12,6 +12,7 @@ from apscheduler.triggers.cron import CronTrigger
 
 from core.errors import ConfigurationError
 from core.trading_calendar import SHANGHAI
+from scheduler.catch_up import CatchUp
 from scheduler.job import Job
 from scheduler.retry import RetryPolicy
 
@@ -24,6 +25,8 @@ DEFAULTS: dict[str, Any] = {
     "timeout_minutes": 60,
     "params": {},
     "retry": {},
+    "catch_up": {},
+    "latest_only": False,
 }
 
 
@@ -64,6 +67,8 @@ def _job(name: str, table: Any, path: Path) -> Job:
         timeout_minutes=float(values["timeout_minutes"]),
         params=dict(values["params"]),
         retry=RetryPolicy(**values["retry"]),
+        catch_up=CatchUp(**values["catch_up"]),
+        latest_only=values["latest_only"],
     )
 
 
@@ -80,6 +85,13 @@ def _retry(value: object) -> bool:
     return (
         isinstance(value, dict) and value.keys() <= known and all(_positive(part) for part in value.values())
     )
+
+
+def _catch_up(value: object) -> bool:
+    if not isinstance(value, dict) or not value.keys() <= {field.name for field in fields(CatchUp)}:
+        return False
+    numbers = [part for name, part in value.items() if name != "policy"]
+    return value.get("policy", "all") in ("all", "last", "none") and all(_positive(part) for part in numbers)
 
 
 def _named_days(cron: object) -> bool:
@@ -108,6 +120,8 @@ CHECKS: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
         "numbers over 0 for attempts, base_seconds, cap_seconds, total_minutes",
         _retry,
     ),
+    ("catch_up", "policy = 'all', 'last' or 'none', days and cap over 0", _catch_up),
+    ("latest_only", "true or false", lambda value: isinstance(value, bool)),
     ("params", "a table", lambda value: isinstance(value, dict)),
 )
 

@@ -14,7 +14,19 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Column, Connection, Engine, NullPool, create_engine, event, func, select
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Engine,
+    NullPool,
+    Row,
+    case,
+    create_engine,
+    event,
+    func,
+    select,
+)
 
 from core.db import connect, read
 from core.schema import (
@@ -27,9 +39,11 @@ from core.schema import (
     nav_batch,
     quarantine,
     rule_result,
+    tmp_fund_nav,
 )
 from core.trading_calendar import CHAIN_DUE, SHANGHAI, TradingCalendar, load_calendar
 from scheduler.job import DONE_WELL, Job, RunStatus
+from scheduler.process_identity import Process, this_process
 from scheduler.verdict import (
     Batch,
     ChainStep,
@@ -136,7 +150,9 @@ def observer_engine(url: URL) -> Engine:
 
 def _open_existing(path: Path) -> sqlite3.Connection:
     if not path.exists():
-        raise sqlite3.OperationalError("there is no such file; run: python main.py init")
+        missing = sqlite3.OperationalError("there is no such file; run: python main.py init")
+        missing.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN  # by which it is told from a wrong statement
+        raise missing
     address = f"{path.resolve().as_uri()}?mode=rw"
     return sqlite3.connect(
         address, uri=True, timeout=LOOK_SECONDS, isolation_level=None, check_same_thread=False
@@ -193,15 +209,24 @@ def expected_date(calendar: TradingCalendar | None, now: datetime) -> date | Non
 
 
 def daemon_state(connection: Connection, now: datetime) -> Daemon:
-    """Whether a daemon is alive: it says so at least every HEARTBEAT_SECONDS."""
+    """Whether a daemon is alive: it says so every HEARTBEAT_SECONDS; on this host its process is looked for."""
     row = connection.execute(select(daemon)).first()
     if row is None:
         return Daemon(False, "daemon_absent", None, None, None, None, None)
     age = round((now - row.heartbeat_at).total_seconds())
+    code = _state_of(row, age)
+    return Daemon(code == "running", code, row.host, row.pid, row.started_at, row.heartbeat_at, age)
+
+
+def _state_of(row: Row[Any], age: int) -> str:
+    if row.stopped_at is not None:
+        return "daemon_stopped"
+    process = Process(row.host, row.pid, row.pid_started)
+    # Without its start time a pid may be another's. A process of another host cannot be seen from here.
+    if process.started and process.host == this_process().host and not process.is_alive():
+        return "daemon_gone"
     # A heartbeat far ahead of our clock proves nothing: either clock may have jumped.
-    alive = row.stopped_at is None and abs(age) <= HEARTBEAT_SECONDS
-    code = "running" if alive else "daemon_stopped" if row.stopped_at is not None else "heartbeat_old"
-    return Daemon(alive, code, row.host, row.pid, row.started_at, row.heartbeat_at, age)
+    return "running" if abs(age) <= HEARTBEAT_SECONDS else "heartbeat_old"
 
 
 def newest_trading_day(
@@ -370,7 +395,18 @@ def _last_batch(connection: Connection, kind: str | None = None) -> Batch | None
         collected_at=row.collected_at,
         rows=row.row_count,
         status=row.status,
+        held=_held(connection, row.id),
     )
+
+
+def _held(connection: Connection, batch_id: int) -> int:
+    """Rows of the batch that failed a rule. Once its staged rows are cleaned away: those it brought first."""
+    staged = tmp_fund_nav.c
+    failed = func.sum(case((staged.held == 1, 1), else_=0))
+    rows, held = connection.execute(select(func.count(), failed).where(staged.batch_id == batch_id)).one()
+    if rows:
+        return int(held)
+    return connection.scalar(select(func.count()).where(quarantine.c.batch_id == batch_id)) or 0
 
 
 def _simulated(connection: Connection) -> bool:
@@ -384,10 +420,7 @@ def _simulated(connection: Connection) -> bool:
 
 def _quarantine(connection: Connection, last: Batch | None) -> Quarantine:
     total = connection.scalar(select(func.count()).select_from(quarantine)) or 0
-    new = 0
-    if last is not None:
-        new = connection.scalar(select(func.count()).where(quarantine.c.batch_id == last.id)) or 0
-    return Quarantine(total, new)
+    return Quarantine(total, last.held if last else 0)
 
 
 def _last_failed_gate(connection: Connection) -> Gate | None:

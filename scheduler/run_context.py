@@ -102,6 +102,11 @@ class RunContext:
                 f"run {self.run_id} is no longer ours: it was declared dead or stopped; nothing was written"
             )
 
+    def was_done(self, task: str) -> bool:
+        """Whether a run of `task` has succeeded for this business date."""
+        with db.read(self.engine) as connection:
+            return run_store.was_done(connection, task, self.business_date)
+
     def progress(self, done: int, total: int | None, text: str) -> None:
         """Tell who watches, and leave a sign of life in the database once a second at the most.
 

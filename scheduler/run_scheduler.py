@@ -7,25 +7,19 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, select
-
-from config.logging_config import configure_logging
 from config.settings import load_settings
 from core import db
 from core.errors import AlreadyRunning, NavKeeperError
-from core.schema import daemon
 from scheduler.clock import clock_from
-from scheduler.exit_codes import exit_code
-from scheduler.process_identity import process_of, this_process
+from scheduler.exit_codes import OK, exit_code
+from scheduler.log_file import log_to
 
 if TYPE_CHECKING:
     from config.settings import Settings
-
-BEATS = timedelta(seconds=60)
 
 
 def pid_file(settings: Settings) -> Path:
@@ -57,18 +51,6 @@ def only_daemon(path: Path) -> Iterator[None]:
             file.truncate(0)
 
 
-def refuse_second(engine: Engine, now: datetime) -> None:
-    """Raises AlreadyRunning while another daemon, wherever it runs, beats on this database."""
-    with db.read(engine) as connection:
-        other = connection.execute(select(daemon)).one_or_none()
-    if other is None or other.stopped_at is not None:
-        return
-    local = other.host == this_process().host
-    alive = process_of(other.pid).started != "" if local else abs(now - other.heartbeat_at) < BEATS
-    if alive and other.pid != os.getpid():
-        raise AlreadyRunning(f"a daemon runs already on this database: pid {other.pid} on {other.host}")
-
-
 def run() -> int:
     """Set up and block until stopped. Raises NavKeeperError."""
     from core.initialise import ensure_ready
@@ -77,7 +59,7 @@ def run() -> int:
     from scheduler.tasks import require_task
 
     settings = load_settings()
-    configure_logging(settings.log_level, settings.secrets(), settings.logs / "daemon.log")
+    log_to(settings, "daemon.log")
     jobs = load_jobs(JOBS_FILE)
     for job in jobs.values():
         require_task(job.task)
@@ -85,7 +67,6 @@ def run() -> int:
     engine = db.connect(settings.database_url())
     ensure_ready(engine, clock())
     with only_daemon(pid_file(settings)):
-        refuse_second(engine, clock())
         FundJobScheduler(
             engine, jobs, clock, settings.logs, timedelta(seconds=settings.drain_seconds)
         ).start()
@@ -98,6 +79,8 @@ def main() -> int:
     except NavKeeperError as error:
         print(error, file=sys.stderr)
         return exit_code(error)
+    except KeyboardInterrupt:  # before the daemon took the signals over
+        return OK
 
 
 if __name__ == "__main__":

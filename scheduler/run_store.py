@@ -7,20 +7,22 @@ import random
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from core.db import new_id
+from core.errors import AlreadyRunning
 from core.schema import daemon, data_update_log, job_run, run_attempt, run_event
-from scheduler.job import PENDING, TRANSITIONS, RunStatus
+from scheduler.job import DONE_WELL, PENDING, TRANSITIONS, RunStatus
 from scheduler.process_identity import Process
 from scheduler.retry import RetryPolicy, next_attempt
 
 BY_SCHEDULE = "schedule"
 TEXT = 1000
+LEASE = timedelta(seconds=60)  # how long a silent daemon of another host still counts as alive
 
 
 @dataclass(frozen=True)
@@ -286,39 +288,76 @@ def runs_in(connection: Connection, *statuses: RunStatus) -> Sequence[Row[Any]]:
     ).all()
 
 
-def newest_run(connection: Connection, job_id: str, business_date: date) -> Row[Any] | None:
-    """The run that decides for those that need `job_id`: a success if there is one, else the newest."""
+def deciding_run(connection: Connection, job_id: str, business_date: date) -> Row[Any] | None:
+    """The run that decides for those that need `job_id`: one still under way, else a success, else the newest.
+
+    A success of the afternoon does not release the night while tonight's own run is still at work.
+    """
+    pending = job_run.c.status.in_([status.value for status in PENDING])
+    good = job_run.c.status.in_([status.value for status in DONE_WELL])
     return connection.execute(
         select(job_run)
         .where(job_run.c.job_id == job_id, job_run.c.business_date == business_date)
-        .order_by(
-            job_run.c.status.in_([RunStatus.SUCCESS.value, RunStatus.PARTIAL.value]).desc(),
-            job_run.c.id.desc(),
-        )
+        .order_by(pending.desc(), good.desc(), job_run.c.id.desc())
         .limit(1)
     ).one_or_none()
+
+
+def was_done(connection: Connection, task: str, business_date: date) -> bool:
+    """Whether a run of this task for this date has succeeded."""
+    good = job_run.c.status.in_([status.value for status in DONE_WELL])
+    query = select(job_run.c.id).where(job_run.c.task == task, job_run.c.business_date == business_date, good)
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def fires_recorded(connection: Connection, job_id: str, since: datetime) -> set[datetime]:
+    """The fires of a job after `since` that have a run, whatever became of it."""
+    query = select(job_run.c.scheduled_for).where(job_run.c.job_id == job_id, job_run.c.scheduled_for > since)
+    return set(connection.execute(query).scalars())
+
+
+def known_since(connection: Connection) -> datetime | None:
+    """When this database had its first run."""
+    return connection.execute(select(func.min(job_run.c.queued_at))).scalar()
 
 
 def running_job(connection: Connection, job_id: str) -> Row[Any] | None:
     return connection.execute(select(job_run).where(job_run.c.active_key == job_id)).one_or_none()
 
 
-def announce_daemon(connection: Connection, process: Process, now: datetime) -> None:
-    """This process is the daemon from now on."""
+def take_over(connection: Connection, process: Process, now: datetime) -> None:
+    """This process is the daemon from now on. Raises AlreadyRunning while another one lives."""
+    other = connection.execute(select(daemon).with_for_update()).one_or_none()
     values = {
         "host": process.host,
         "pid": process.pid,
+        "pid_started": process.started,
         "started_at": now,
         "heartbeat_at": now,
         "stopped_at": None,
     }
-    if connection.execute(update(daemon).where(daemon.c.id == 1).values(values)).rowcount == 0:
+    if other is None:
         connection.execute(insert(daemon).values(id=1, **values))
+        return
+    if other.stopped_at is None and other.pid != process.pid:
+        known = Process(other.host, other.pid, other.pid_started)
+        alive = known.is_alive() if other.host == process.host else abs(now - other.heartbeat_at) < LEASE
+        if alive:
+            raise AlreadyRunning(f"a daemon runs already on this database: pid {other.pid} on {other.host}")
+    connection.execute(update(daemon).where(daemon.c.id == 1).values(values))
 
 
-def beat(connection: Connection, now: datetime) -> None:
-    connection.execute(update(daemon).where(daemon.c.id == 1).values(heartbeat_at=now))
+def beat(connection: Connection, process: Process, now: datetime) -> bool:
+    """A sign of life; False if another daemon has taken over."""
+    return _own_row(connection, process, heartbeat_at=now)
 
 
-def daemon_stopped(connection: Connection, now: datetime) -> None:
-    connection.execute(update(daemon).where(daemon.c.id == 1).values(heartbeat_at=now, stopped_at=now))
+def daemon_stopped(connection: Connection, process: Process, now: datetime) -> None:
+    _own_row(connection, process, heartbeat_at=now, stopped_at=now)
+
+
+def _own_row(connection: Connection, process: Process, **values: Any) -> bool:
+    mine = and_(
+        daemon.c.host == process.host, daemon.c.pid == process.pid, daemon.c.pid_started == process.started
+    )
+    return connection.execute(update(daemon).where(mine).values(values)).rowcount == 1

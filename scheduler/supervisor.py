@@ -48,6 +48,7 @@ class Supervisor:
         self.jobs = jobs
         self.logs = logs / "runs"
         self.children: dict[int, Child] = {}
+        self.hurried: set[int] = set()  # runs of an earlier daemon that were asked to end
 
     def start_queued(self, now: datetime) -> None:
         """Claim and start the runs that are ready, oldest business date first, while there is room."""
@@ -89,13 +90,21 @@ class Supervisor:
         """Collect ended children; end those over their time."""
         for child in list(self.children.values()):
             child.peak_kb = max(child.peak_kb, peak_memory_kb(child.process.pid))
-            code = child.process.poll()
-            if code is None:
+            if child.process.returncode is None and not _has_ended(child.process.pid):
                 self._hurry(child, now)
                 continue
-            _kill_group(child.process.pid, signal.SIGKILL)  # grandchildren do not outlive the run
-            self._record(child, code, now)
+            if child.process.returncode is None:
+                # Grandchildren do not outlive the run. Before the child is reaped, while its pid is still its own.
+                _kill_group(child.process.pid, signal.SIGKILL)
+                child.process.wait()
+            self._record(child, child.process.returncode, now)
             del self.children[child.run_id]
+
+    def any_alive(self) -> bool:
+        return any(
+            child.process.returncode is None and not _has_ended(child.process.pid)
+            for child in self.children.values()
+        )
 
     def _hurry(self, child: Child, now: datetime) -> None:
         if child.end is None and now >= child.deadline:
@@ -124,16 +133,27 @@ class Supervisor:
         log.info("run %d: process ended with %d", child.run_id, code)
 
     def recover(self, now: datetime) -> None:
-        """Runs whose process is gone, and who are no children of ours to collect, are INTERRUPTED."""
+        """Runs that are no children of ours: gone ones are INTERRUPTED, over-long ones are ended."""
         with db.read(self.engine) as connection:
             running = run_store.runs_in(connection, RunStatus.RUNNING)
+        here = this_process().host
         for run in running:
+            if run.id in self.children:
+                continue
             process = Process(run.host or "", run.pid or 0, run.pid_started or "")
-            ours = run.id in self.children or process.host != this_process().host
-            if not ours and not process.is_alive():
+            local = process.host == here or self.engine.dialect.name == "sqlite"  # a file has one host
+            if local and not (process.host == here and process.is_alive()):
                 with db.write(self.engine) as connection:
                     end_for_dead(connection, run, run_store.GONE, now)
                 log.warning("run %d was interrupted: its process is gone", run.id)
+            elif local and run.requested_by == run_store.BY_SCHEDULE and now >= self._deadline(run):
+                again = run.id in self.hurried
+                _kill_group(process.pid, signal.SIGKILL if again else signal.SIGTERM)
+                self.hurried.add(run.id)
+
+    def _deadline(self, run: Row[Any]) -> datetime:
+        minutes = self.jobs[run.job_id].timeout_minutes if run.job_id in self.jobs else 240
+        return run.started_at + timedelta(minutes=minutes)  # type: ignore[no-any-return]
 
 
 def end_for_dead(
@@ -145,10 +165,19 @@ def end_for_dead(
 
 def _verdict(code: int) -> End:
     if code < 0:
-        reason = f"its process was killed by {signal.Signals(-code).name}"
+        names = {number.value: number.name for number in signal.Signals}
+        reason = f"its process was killed by {names.get(-code, f'signal {-code}')}"
         return End(RunStatus.INTERRUPTED, 0, reason, retry=True)
     reason = f"its process ended with exit code {code} before it could record why; see its log"
     return End(RunStatus.FAILED, 0, reason, retry=True)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child of ours has ended, without reaping it."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def _kill_group(pid: int, number: signal.Signals) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from config.settings import Settings
-    from core.data_pipeline import DataPipeline, NavResult
+    from core.data_pipeline import DataPipeline
     from core.metrics_calculator import FundMetricsCalculator
     from core.sources.base import Source
     from scheduler.run_context import RunContext
@@ -45,6 +45,11 @@ class BackfillParams(SourceParams):
     fund_codes: tuple[str, ...] | None = None  # all
     start: date | None = None
     end: date | None = None
+    unless_stored: bool = False  # nothing to do where `start` is stored as fully as the session before it
+
+
+class ValidateParams(Params):
+    force: bool = False  # merge although a gate refuses the batch
 
 
 class MetricsParams(Params):
@@ -135,7 +140,7 @@ def collect_nav(context: RunContext, params: SourceParams) -> None:
         source.close()
 
 
-def validate_nav(context: RunContext, _params: Params) -> None:
+def validate_nav(context: RunContext, params: ValidateParams) -> None:
     """Judge the night's staged batch and merge what can be believed."""
     from core import nav_store
 
@@ -146,25 +151,32 @@ def validate_nav(context: RunContext, _params: Params) -> None:
         with context.commit() as commit:
             commit.end(RunStatus.SUCCESS, 0, f"nothing new since batch {merged}")
         return
+    if batch_id is None and merged is None and context.was_done("backfill_nav"):
+        with context.commit() as commit:
+            commit.end(RunStatus.SUCCESS, 0, "filled from history, and judged there")
+        return
     if batch_id is None:
         raise NotReady(f"nothing is staged for {context.business_date}; first run: python main.py nav")
     pipeline = pipeline_for(context.engine, calendar_of(context))
-    checked = pipeline.check(batch_id, context.now())
+    checked = pipeline.check(batch_id, context.now(), force=params.force)
     with context.commit() as commit:
         result = pipeline.merge(commit.connection, checked, context.now())
         context.details["validation"] = result
         if not result.is_valid:
             commit.end(RunStatus.FAILED, 0, f"{BatchRejected.code}: {result.reason}; nothing was merged")
         else:
-            status, reason = merged_status(result, pipeline.thresholds.share_quarantined)
-            commit.end(status, result.inserted + result.revised + result.unchanged, reason)
+            status, reason = merged_status(
+                result.merged, result.quarantined, result.total, pipeline.thresholds.share_quarantined
+            )
+            commit.end(status, result.merged, reason)
 
 
-def merged_status(result: NavResult, share_allowed: float) -> tuple[RunStatus, str | None]:
-    """PARTIAL with a reason where more rows were quarantined than is normal."""
-    if result.quarantined > share_allowed * result.total:
-        return RunStatus.PARTIAL, f"{result.quarantined} of {result.total} rows quarantined"
-    return RunStatus.SUCCESS, None
+def merged_status(merged: int, held: int, total: int, share_allowed: float) -> tuple[RunStatus, str | None]:
+    """FAILED where nothing could be believed, PARTIAL where more was held than is normal."""
+    reason = f"{held} of {total} rows quarantined" if held else None
+    if not merged:
+        return RunStatus.FAILED, reason or "there was nothing to merge"
+    return (RunStatus.PARTIAL if held > share_allowed * total else RunStatus.SUCCESS), reason
 
 
 def calculate_metrics(context: RunContext, params: MetricsParams) -> None:
@@ -225,6 +237,10 @@ def backfill_nav(context: RunContext, params: BackfillParams) -> None:
     from core import nav_store
     from core.collector import FundCollector
 
+    if params.unless_stored and params.start is not None and _stored(context, params.start):
+        with context.commit() as commit:
+            commit.end(RunStatus.SUCCESS, 0, "filled already")
+        return
     source = make_source(context.settings, params.source)
     try:
         collector, pipeline = (
@@ -239,34 +255,51 @@ def backfill_nav(context: RunContext, params: BackfillParams) -> None:
         codes = list(params.fund_codes or sorted(listed))
         with db.write(context.engine) as connection:
             nav_store.save_funds(connection, funds, context.now())
-        done = 0
         total = dict.fromkeys(("total", "inserted", "revised", "unchanged", "quarantined", "repeated"), 0)
-        for batch in collector.collect_history(
-            codes, context.now(), params.start, params.end, context.run_id
-        ):
+        done = empty = 0
+
+        def arrived(funds: int) -> None:
+            context.progress(done + funds, len(codes), "funds")
+
+        history = collector.collect_history(
+            codes, context.now(), params.start, params.end, context.run_id, arrived
+        )
+        for batch in history:
             result = pipeline.process_nav_data(batch.batch_id, context.now(), batch.rows)
             total = {name: count + getattr(result, name) for name, count in total.items()}
             done += batch.funds
-            context.progress(done, len(codes), "funds")
-        context.details["backfill"] = total | {"funds": done}
+            empty += batch.empty
+        context.details["backfill"] = total | {"funds": done, "funds_without_rows": empty}
         if not total["total"]:
             raise NotReady("the source has no rows for these funds and dates")
+        merged = total["inserted"] + total["revised"] + total["unchanged"]
         with context.commit() as commit:
-            merged = total["inserted"] + total["revised"] + total["unchanged"]
-            commit.end(RunStatus.SUCCESS, merged, _quarantine_note(total))
+            status, reason = merged_status(
+                merged, total["quarantined"], total["total"], pipeline.thresholds.share_quarantined
+            )
+            if empty > done / 2 and params.start is None and status is RunStatus.SUCCESS:
+                status, reason = RunStatus.PARTIAL, f"{empty} of {done} funds gave no rows"
+            commit.end(status, merged, reason)
     finally:
         source.close()
 
 
-def _quarantine_note(total: dict[str, int]) -> str | None:
-    return f"{total['quarantined']} of {total['total']} rows quarantined" if total["quarantined"] else None
+def _stored(context: RunContext, day: date) -> bool:
+    from core import nav_store
+    from core.rules import load_thresholds
+
+    before = calendar_of(context).previous_session(day)
+    with db.read(context.engine) as connection:
+        found = nav_store.published_count(connection, day)
+        usual = nav_store.published_count(connection, before)
+    return found > 0 and found >= load_thresholds(RULES_FILE).share_of_last_session * usual
 
 
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         Task("collect_nav", collect_nav, SourceParams, "tmp_fund_nav"),
-        Task("validate_nav", validate_nav, Params, "fund_nav"),
+        Task("validate_nav", validate_nav, ValidateParams, "fund_nav"),
         Task("calculate_metrics", calculate_metrics, MetricsParams, "fund_metrics"),
         Task("weekly_full_calc", weekly_full_calc, Params, "fund_metrics"),
         Task("backfill_nav", backfill_nav, BackfillParams, "fund_nav"),

@@ -10,9 +10,10 @@ from typing import Any
 from core.trading_calendar import TradingCalendar
 from scheduler.job import RunStatus
 
-STATES = ("FAILED", "EMPTY", "STOPPED", "LATE", "RUNNING", "OK")  # worst first
+STATES = ("FAILED", "EMPTY", "STOPPED", "LATE", "INCOMPLETE", "RUNNING", "OK")  # worst first
 BROKEN = frozenset({RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.INTERRUPTED, RunStatus.BLOCKED})
 THIN = 0.5  # under half of the previous trading day's rows is not a whole night
+HELD = 0.01  # over this share of quarantined rows a night is incomplete; config/rules.toml, [merge], ships the same
 ACTIONS = {  # task -> word of the command line
     "collect_nav": "nav",
     "validate_nav": "validate",
@@ -69,7 +70,7 @@ class Daemon:
     """What the daemon last said of itself."""
 
     running: bool
-    state: str  # running, daemon_absent, daemon_stopped or heartbeat_old
+    state: str  # running, daemon_absent, daemon_stopped, daemon_gone or heartbeat_old
     host: str | None
     pid: int | None
     started_at: datetime | None
@@ -115,11 +116,16 @@ class Batch:
     collected_at: datetime
     rows: int
     status: str
+    held: int  # rows that failed a rule
 
 
 @dataclass(frozen=True)
 class Quarantine:
-    """Rows kept out of fund_nav; the same bad row is kept and counted once."""
+    """Rows kept out of fund_nav.
+
+    The same bad row is kept and counted once in `total`; `new_in_last_batch` counts every row of the
+    newest batch that failed, whether an earlier batch had brought it or not.
+    """
 
     total: int
     new_in_last_batch: int
@@ -158,6 +164,7 @@ def judge(
         reasons.append(Reason("EMPTY", "no_data", {}))
     else:
         reasons += _late(nav, table["money_fund_yield"], table["fund_metrics"], expected)
+    reasons += _incomplete(steps, batch)
     for step in steps:
         if step.run is not None and step.run.status == RunStatus.RUNNING:
             run: dict[str, Any] = {
@@ -201,7 +208,7 @@ def _late(nav: Freshness, money: Freshness, metrics: Freshness, expected: date |
             yield Reason("LATE", "behind", figures | {"sessions": item.sessions_behind})
     if metrics.newest_date is None:
         yield Reason("LATE", "not_calculated", {"table": metrics.table})
-    for item in (nav, metrics):
+    for item in (nav, money, metrics):
         figures = {"table": item.table, "date": item.newest_date, "rows": item.rows}
         thin = item.coverage is not None and item.coverage < THIN
         if thin and item.newest_date == expected:
@@ -209,6 +216,18 @@ def _late(nav: Freshness, money: Freshness, metrics: Freshness, expected: date |
             yield Reason("LATE", "thin", figures | previous)
     if nav.previous_date is not None and nav.previous_rows == 0 and nav.has_older:
         yield Reason("LATE", "gap", {"table": nav.table, "date": nav.previous_date})
+
+
+def _incomplete(steps: tuple[ChainStep, ...], batch: Batch | None) -> Iterator[Reason]:
+    """Steps that did their work on less than they should have; too many quarantined rows, said once."""
+    partial = [step.run for step in steps if step.run is not None and step.run.status == RunStatus.PARTIAL]
+    for run in partial:
+        figures = {"job": run.job, "task": run.task, "date": run.business_date, "reason": run.reason}
+        yield Reason("INCOMPLETE", "partial", figures)
+    said = any(run.task == "validate_nav" for run in partial)
+    if batch is not None and batch.held > HELD * batch.rows and not said:
+        held = {"date": batch.business_date, "held": batch.held, "rows": batch.rows}
+        yield Reason("INCOMPLETE", "quarantined", held)
 
 
 def _command(reasons: list[Reason], expected: date | None) -> str:
@@ -228,5 +247,8 @@ def _command(reasons: list[Reason], expected: date | None) -> str:
     if worst.state == "LATE":
         action = "metrics" if worst.figures["table"] == "fund_metrics" else "all"
         return f"{main} {action} --date {expected}"
+    if worst.state == "INCOMPLETE":
+        action = "metrics" if worst.figures.get("task") == "calculate_metrics" else "all"
+        return f"{main} {action} --date {night}"
     by_state = {"EMPTY": "all", "STOPPED": "scheduler"}
     return f"{main} {by_state.get(worst.state, 'monitor --watch')}"

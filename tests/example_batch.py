@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from core.data_pipeline import Verdicts, judge
-from core.nav_store import frame_of, frame_of_rows
+from core.nav_store import ANCHOR_COLUMNS, frame_of, frame_of_rows
 from core.rules import load_thresholds
 from core.sources.base import NavRow
 
@@ -55,8 +55,7 @@ def nav(
 
 def verdicts(rows: Sequence[NavRow], before: Sequence[NavRow] = (), category: str = "mixed") -> Verdicts:
     """The rules' answer to `rows`, given the believed rows `before` them; every fund of one category."""
-    columns = ("fund_code", "nav_date", "unit_nav", "accum_nav", "daily_return")
-    anchors = frame_of(columns, [row[:5] for row in before])
+    anchors = frame_of(ANCHOR_COLUMNS, [row[: len(ANCHOR_COLUMNS)] for row in before])
     categories = {row.fund_code: category for row in (*rows, *before)}
     sessions = np.array(SESSIONS, dtype="datetime64[D]")
     return judge(frame_of_rows(rows), anchors, categories, sessions, THRESHOLDS, TODAY)

@@ -19,6 +19,7 @@ from core.schema import (
     nav_batch,
     quarantine,
     rule_result,
+    tmp_fund_nav,
 )
 from core.trading_calendar import SHANGHAI, store_calendar
 from scheduler.jobs_file import load_jobs
@@ -141,6 +142,7 @@ def add_log(connection: Connection, table: str, day: date, status: str, end: str
 
 
 def add_daemon(connection: Connection, heartbeat: datetime, stopped: datetime | None = None) -> None:
+    """A daemon of another host, so that nobody looks for its process here."""
     connection.execute(
         insert(daemon).values(
             id=1,
@@ -164,6 +166,15 @@ def add_quarantined(connection: Connection, batch: int, code: str) -> None:
             held_at=at("2026-01-28 19:31"),
         )
     )
+
+
+def add_staged(connection: Connection, batch: int, held: list[int]) -> None:
+    """As many staged rows as `held` has marks: 0 good, 1 quarantined, 2 a repeat."""
+    rows = [
+        {"batch_id": batch, "row_no": n, "fund_code": f"{n:06d}", "held": mark}
+        for n, mark in enumerate(held, 1)
+    ]
+    connection.execute(insert(tmp_fund_nav), rows)
 
 
 def add_gate(connection: Connection, batch: int, failed: int) -> None:
@@ -210,9 +221,9 @@ def fill(engine: Engine, *, provenance: str = "http://127.0.0.1:8600 SIMULATED m
             add_log(connection, "fund_metrics", day, "SUCCESS", "20:31", funds)
             add_run(connection, "collect", day, "SUCCESS", "19:00", 41.5, 105)
             add_run(connection, "validate", day, "SUCCESS", "19:30", 2, funds)
-            add_run(connection, "metrics", day, "PARTIAL", "20:30", 75, funds, "2 funds had no NAV tonight")
+            add_run(connection, "metrics", day, "SUCCESS", "20:30", 75, funds)
         add_run(connection, "collect", date(2026, 1, 23), "FAILED", "19:00", 9, None, "no answer in 10 s")
         add_quarantined(connection, refused, "000001")
-        add_quarantined(connection, batch, "000002")
+        add_quarantined(connection, refused, "000002")
         add_quarantined(connection, batch, "000003")
         add_daemon(connection, NOW - timedelta(seconds=3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, func, insert, select
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import DBAPIError, StatementError
 
 from core import db
 from core.errors import DatabaseUnavailable, SchemaOutdated
 from core.schema import daemon, fund_nav, metadata
+from tests.mariadb import MariaServer
 
 
 def test_migrations_build_exactly_the_tables_of_the_code(engine: Engine) -> None:
@@ -116,3 +118,86 @@ def test_a_file_that_is_no_database_is_reported(sqlite_url: URL) -> None:
     with pytest.raises(DatabaseUnavailable, match="not a database"), db.read(engine):
         pass
     engine.dispose()
+
+
+def test_a_row_the_table_refuses_is_no_outage(engine: Engine) -> None:
+    columns = ("fund_code", "nav_date", "unit_nav", "batch_id")
+    with pytest.raises(DBAPIError, match="fund_nav_positive"), db.write(engine) as connection:
+        db.bulk_insert(connection, fund_nav, columns, [("000001", "2025-12-01", -1.0, 1)])
+
+
+def test_a_mistake_in_a_statement_is_no_outage(engine: Engine) -> None:
+    for statement in ("SELECT no_such_column FROM fund_nav", "SELECT FROM"):
+        with pytest.raises(DBAPIError), db.read(engine) as connection:
+            connection.exec_driver_sql(statement)
+
+
+def run(engine: Engine, *statements: str, before: Callable[[], None] = lambda: None) -> None:
+    """The statements in one transaction; `before` is called inside it."""
+    with db.write(engine) as connection:
+        before()
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+
+def test_a_lost_connection_is_an_outage(stoppable_mariadb: MariaServer) -> None:
+    engine = db.connect(stoppable_mariadb.url)
+    with pytest.raises(DatabaseUnavailable, match=r"127\.0\.0\.1"):
+        run(engine, "SELECT 1", before=stoppable_mariadb.stop)
+    engine.dispose()
+
+
+def test_an_unknown_database_says_how_to_create_it(mariadb: URL) -> None:
+    engine = db.connect(mariadb.set(database="nobody_made_me"))
+    wanted = "CREATE DATABASE nobody_made_me CHARACTER SET utf8mb4"
+    with pytest.raises(DatabaseUnavailable, match=wanted), db.read(engine):
+        pass
+    engine.dispose()
+
+
+def test_a_lock_that_is_not_given_is_an_outage(mariadb: URL) -> None:
+    first, second = (db.connect(mariadb.set(database="mysql")) for _ in range(2))
+    with first.connect() as holder, holder.begin():
+        holder.exec_driver_sql("CREATE OR REPLACE TABLE test.held (id INT PRIMARY KEY) ENGINE=InnoDB")
+        holder.exec_driver_sql("INSERT INTO test.held VALUES (1)")
+        with pytest.raises(DatabaseUnavailable, match="Lock wait timeout"):
+            run(second, "SET innodb_lock_wait_timeout = 1", "INSERT INTO test.held VALUES (1)")
+    first.dispose()
+    second.dispose()
+
+
+def test_a_full_disk_says_where_to_free_space(tmp_path: Path) -> None:
+    folder = tmp_path / "净值 数据"
+    folder.mkdir()
+    engine = db.connect(URL.create("sqlite", database=str(folder / "nav.db")))
+    with pytest.raises(DatabaseUnavailable) as caught:
+        run(
+            engine,
+            "CREATE TABLE big (content BLOB)",
+            "PRAGMA max_page_count = 10",
+            "INSERT INTO big VALUES (zeroblob(1000000))",
+        )
+    assert f"{folder / 'nav.db'}: database or disk is full; is the disk full?" in str(caught.value)
+    assert str(caught.value).endswith(f"free space at {folder}")
+    engine.dispose()
+
+
+def test_a_locked_file_says_that_another_process_holds_it(
+    sqlite_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "BUSY_TIMEOUT_MS", 50)
+    first, second = db.connect(sqlite_url), db.connect(sqlite_url)
+    wanted = "database is locked; another process holds it"
+    with db.write(first), pytest.raises(DatabaseUnavailable, match=wanted), db.write(second):
+        pass
+    first.dispose()
+    second.dispose()
+
+
+def test_a_file_that_cannot_be_opened_is_shown_as_it_is_called(tmp_path: Path) -> None:
+    path = tmp_path / "没有 这里" / "nav.db"
+    engine = db.connect(URL.create("sqlite", database=str(path)))
+    with pytest.raises(DatabaseUnavailable) as caught, db.read(engine):
+        pass
+    assert f"database {path}: unable to open" in str(caught.value)
+    assert db.shown(URL.create("sqlite")) == ":memory:"

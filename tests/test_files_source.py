@@ -88,6 +88,9 @@ def test_a_fraction_column_is_not_taken_for_percent(tmp_path: Path) -> None:
     ("line", "defect"),
     [
         ("000001,2025-12-02,abc,1", "unit_nav 'abc' is no number"),
+        ("000001,2025-12-02,nan,", "unit_nav 'nan' is no number"),
+        ("000001,2025-12-02, NaN ,1", "unit_nav 'NaN' is no number"),
+        ("000001,2025-12-02,inf,1", "unit_nav 'inf' is no number"),
         ("000001,2025-02-30,1.5,1", "nav_date '2025-02-30' is no date"),
         ("000001,2025-12-02,1.5", "3 fields, the header has 4"),
         ("000001,2025-12-02,1,234.5,1", "5 fields, the header has 4"),
@@ -123,9 +126,9 @@ def test_rows_of_no_fund_are_not_lost(tmp_path: Path) -> None:
     ("header", "message"),
     [
         ("fund_code,nav_date,price", r"navs.csv: missing columns unit_nav.*fund_code, nav_date, price"),
-        ("a,b,unit_nav", "missing columns fund_code, nav_date;"),
+        ("a,b,unit_nav", r"missing columns fund_code \(基金代码\), nav_date \(净值日期\);"),
         ("fund_code,date,净值日期,nav", "'date' and '净值日期' both mean nav_date"),
-        ("", "missing columns fund_code, nav_date, unit_nav"),
+        ("", r"missing columns .*, unit_nav \(单位净值\) or income_per_10k \(万份收益\)"),
     ],
 )
 def test_wrong_header_is_a_changed_format(tmp_path: Path, header: str, message: str) -> None:

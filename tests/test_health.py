@@ -27,6 +27,7 @@ from core.schema import daemon, fund_nav, metadata
 from scheduler.figures import NavCount
 from scheduler.health_check import create_health_app
 from scheduler.overview import observer_engine
+from scheduler.process_identity import this_process
 from tests import example_night as night
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,6 +119,21 @@ def test_no_heartbeat_is_an_outage(site: Site, filled: Engine) -> None:
     with write(filled) as connection:
         connection.execute(delete(daemon))
     assert site.get("/health").json()["reasons"] == ["daemon_absent"]
+
+
+def test_a_dead_daemon_of_this_host_is_an_outage_at_once(site: Site, filled: Engine) -> None:
+    with write(filled) as connection:
+        connection.execute(update(daemon).values(host=this_process().host, pid_started="another boot:1"))
+    reply = site.get("/health")
+    assert (reply.status_code, reply.json()["daemon"]) == (503, "stopped")
+    assert reply.json()["reasons"] == ["daemon_gone"]
+
+
+def test_an_incomplete_night_is_a_reason_not_an_outage(site: Site, filled: Engine) -> None:
+    with write(filled) as connection:
+        night.add_run(connection, "collect", night.NIGHT, "PARTIAL", "21:00", 5, 60, "60 of 105")
+    reply = site.get("/health")
+    assert (reply.status_code, reply.json()["reasons"]) == (200, ["partial"])
 
 
 def test_it_recovers_when_the_database_comes_back(tmp_path: Path) -> None:

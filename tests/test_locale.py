@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 from pathlib import Path
 
 import pytest
 from babel.messages.catalog import Catalog
-from babel.messages.extract import extract_from_file
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
 from config.translation import LOCALE, N_, translator
-from scheduler.monitor import REASONS, WORDS
+from core import errors
+from scheduler.cli import TASK_OF
+from scheduler.jobs_file import JOBS_FILE, load_jobs
+from scheduler.wording import CODES, JOBS, REASONS, WORDS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = LOCALE / "zh" / "LC_MESSAGES"
@@ -21,8 +24,11 @@ FOLDER = LOCALE / "zh" / "LC_MESSAGES"
 
 def messages_in_code() -> set[str]:
     files = [ROOT / "main.py", *(ROOT / "scheduler").rglob("*.py"), ROOT / "core" / "weekly_summary.py"]
-    found = (extract_from_file("python", str(path)) for path in files)
-    return {str(message) for entries in found for _line, message, _comments, _context in entries}
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in files)
+    calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
+    marked = (call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ("_", "N_"))
+    first = (call.args[0] for call in marked)
+    return {message.value for message in first if isinstance(message, ast.Constant)}
 
 
 @pytest.fixture(scope="module")
@@ -77,4 +83,19 @@ def test_every_state_and_code_has_words() -> None:
     ).read_text()
     written = set(re.findall(r'Reason\(\s*"[A-Z]+", "(\w+)"', source))
     assert {"behind", "thin", "gap"} <= written <= set(REASONS)
-    assert {"daemon_absent", "daemon_stopped", "heartbeat_old"} <= set(REASONS)
+    assert {"daemon_absent", "daemon_stopped", "daemon_gone", "heartbeat_old"} <= set(REASONS)
+
+
+def test_every_error_code_and_job_has_a_chinese_label() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    assert {kind.code for kind in kinds if issubclass(kind, errors.NavKeeperError)} <= set(CODES)
+    assert set(load_jobs(JOBS_FILE)) | {job for job, _task in TASK_OF.values()} <= set(JOBS)
+    chinese = translator("zh")
+    assert [chinese(JOBS[job]) for job in ("collect", "validate", "metrics", "weekly", "backfill")] == [
+        "采集",
+        "校验",
+        "指标",
+        "周算",
+        "回填",
+    ]
+    assert all(chinese(label) != code for code, label in CODES.items())

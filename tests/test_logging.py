@@ -1,4 +1,4 @@
-"""Log lines: no secret in them, wherever it came from; instants in UTC."""
+"""Log lines: no secret in them, wherever it came from; instants by Shanghai's clock, with its offset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from config.logging_config import configure_logging
+from config.logging_config import RedactingFormatter, configure_logging
 from config.settings import load_settings
 
 SECRET = "p@ss#w:rd/%"
@@ -65,11 +65,26 @@ def test_a_password_is_redacted_as_an_address_spells_it_too(
     assert "mysql+pymysql://root:***@db.example:3306/navkeeper" in text
 
 
-def test_lines_carry_utc_level_and_name_and_quiet_levels_are_left_out(tmp_path: Path) -> None:
+def test_lines_carry_instant_level_and_name_and_quiet_levels_are_left_out(tmp_path: Path) -> None:
     text = logged(tmp_path / "daemon.log", [SECRET])
-    line = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO    navkeeper\.test: connecting with \*\*\*"
+    line = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+08:00 INFO    navkeeper\.test: connecting with \*\*\*"
     assert re.fullmatch(line, text.splitlines()[0])
     assert "too quiet" not in text
+
+
+def test_the_instant_is_shanghais_wherever_the_machine_stands() -> None:
+    record = logging.makeLogRecord({"created": 1769609405.25, "levelname": "INFO", "name": "x", "msg": "y"})
+    assert RedactingFormatter([]).format(record) == "2026-01-28T22:10:05.250+08:00 INFO    x: y"
+
+
+def test_the_scheduler_library_speaks_of_errors_only(tmp_path: Path) -> None:
+    configure_logging("INFO", [], tmp_path / "daemon.log", console=False)
+    noisy = logging.getLogger("apscheduler.scheduler")
+    noisy.warning("maximum number of running instances reached")
+    noisy.error("job raised an exception")
+    text = (tmp_path / "daemon.log").read_text(encoding="utf-8")
+    assert "maximum" not in text
+    assert "job raised an exception" in text
 
 
 def test_the_console_is_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,6 +100,16 @@ def test_a_week_with_dividend_and_split_by_hand(engine: Engine) -> None:
     assert row["volatility_inception"] is None  # five returns
 
 
+def test_an_event_that_is_only_announced_changes_no_return(engine: Engine) -> None:
+    fill(engine, {"000001": WEEK}, {"000001": [*WEEK_EVENTS, (date(2025, 12, 5), "split", 2.0)]})
+    with db.write(engine) as connection:
+        connection.execute(
+            update(fund_event).where(fund_event.c.ex_date == date(2025, 12, 5)).values(evidence="announced")
+        )
+    found = market(engine)["000001"]["return_inception"]
+    assert found == pytest.approx(100 * (1.1 * 1.1 * 1.1 / 1.05 - 1), abs=1e-10)
+
+
 def test_up_and_down_by_hand(engine: Engine) -> None:
     # 1.0 and 1.1 in turn, 61 NAVs: thirty returns of 0.1, thirty of -1/11, all off their mean by 21/220
     series = [(day, 1.1 if n % 2 else 1.0) for n, day in enumerate(DAYS[-61:])]

@@ -22,8 +22,10 @@ import pytest
 from sqlalchemy import delete, update
 from sqlalchemy.engine import URL
 
+from config.translation import translator
 from core.db import connect, write
 from core.schema import daemon, job_run, metadata
+from scheduler.wording import error_text, place
 from tests import example_night as night
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,24 +69,39 @@ def cells(line: str) -> int:
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line)
 
 
-def test_a_pipe_gets_everything_without_colour(home: Path) -> None:
+def test_a_pipe_gets_everything_without_colour_but_long_errors(home: Path) -> None:
     reason = "no NAV of fund 000001 in the reply of the source, " * 6 + "the end"
-    change(home, update(job_run).where(job_run.c.job_id == "metrics").values(reason=reason))
+    change(
+        home,
+        update(job_run)
+        .where(job_run.c.job_id == "metrics", job_run.c.business_date == night.NIGHT)
+        .values(reason=reason, status="FAILED"),
+    )
     done = run(home)
     text = done.stdout.decode()
     assert (done.returncode, done.stderr) == (0, b"")
     assert "\x1b" not in text
-    assert "…" not in text
-    assert any(reason in line for line in text.splitlines())
-    assert text.splitlines()[0] == "正常  净值已到 2026-01-28，98 只基金  [SIMULATED 模拟数据]"
-    assert "下一步输入：python main.py monitor --watch" in text.splitlines()
+    assert [line for line in text.splitlines() if line != line.rstrip()] == []
+    shown = [line for line in text.splitlines() if reason[:90] in line]
+    assert len(shown) == 3  # the verdict, the night, the last 24 hours
+    assert all(line.endswith(f" {reason[:99]}…") or f"：{reason[:99]}…" in line for line in shown)
+    assert len(text.splitlines()[0]) < 160
+    assert reason in json.loads(run(home, "--json").stdout)["verdict"]["reasons"][0]["figures"]["reason"]
+
+
+def test_a_good_night_in_a_pipe(home: Path) -> None:
+    lines = run(home).stdout.decode().splitlines()
+    assert lines[0] == "正常  净值已到 2026-01-28，98 只基金  [SIMULATED 模拟数据]"
+    assert f"下一步输入：NAVKEEPER_HOME={home} python main.py monitor --watch" in lines
+    assert any(line.startswith("采集 collect   成功  01-28 19:00") for line in lines)
+    assert "隔离区：3 行；最近批次不合格 1 行" in lines
 
 
 @pytest.mark.parametrize("language", ["zh", "en"])
 @pytest.mark.parametrize("width", [60, 80])
 def test_no_line_is_wider_than_the_screen(home: Path, language: str, width: int) -> None:
     done = run(home, "--lang", language, COLUMNS=str(width))
-    lines = done.stdout.decode().splitlines()
+    lines = [line for line in done.stdout.decode().splitlines() if str(home) not in line]
     assert done.returncode == 0
     assert max(cells(line) for line in lines) <= width
     head = next(line for line in lines if line.startswith(("fund_nav ", "fund_nav\t")))
@@ -123,6 +140,135 @@ def test_what_the_source_said_cannot_steer_the_terminal(home: Path) -> None:
     assert " [2Jgone next [red]line[/red]" in text
 
 
+@pytest.mark.parametrize(
+    ("language", "wanted"),
+    [
+        ("zh", "失败  2026-01-28 的采集失败：数据源不可用: no answer from http://127.0.0.1:1"),
+        (
+            "en",
+            "FAILED  collect for 2026-01-28 ended FAILED: source_unavailable: no answer from http://127.0.0.1:1",
+        ),
+    ],
+)
+def test_the_code_of_an_error_has_a_label_its_detail_stays(home: Path, language: str, wanted: str) -> None:
+    reason = "source_unavailable: no answer from http://127.0.0.1:1"
+    collect = job_run.c.job_id == "collect"
+    change(home, update(job_run).where(collect).values(status="FAILED", reason=reason))
+    assert run(home, "--lang", language).stdout.decode().splitlines()[0].startswith(wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("attempt 2 was TIMED_OUT: not_published: none yet", "attempt 2 was TIMED_OUT: 尚未公布: none yet"),
+        ("collect is FAILED", "collect is FAILED"),
+        ("read error: usage: x", "read error: usage: x"),
+        ("", ""),
+    ],
+)
+def test_only_a_leading_code_is_translated(text: str, wanted: str) -> None:
+    assert error_text(text, translator("zh")) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (
+            "eastmoney http://127.0.0.1:8600 http://127.0.0.1:8600 (NavKeeper-standin (SIMULATED market))",
+            "eastmoney http://127.0.0.1:8600 (NavKeeper-standin, SIMULATED market)",
+        ),
+        ("eastmoney https://a.example https://a.example.org (nginx)",) * 2,
+        ("files /data/navs navs (old)",) * 2,
+    ],
+)
+def test_a_place_is_named_once(text: str, wanted: str) -> None:
+    assert place(text) == wanted
+
+
+def test_one_run_is_no_runs(home: Path) -> None:
+    change(home, delete(job_run).where(job_run.c.job_id != "collect"))
+    assert "Last 24 hours: 1 run\n" in run(home, "--lang", "en").stdout.decode()
+
+
+@pytest.mark.parametrize("width", ["60", "200"])
+def test_the_command_proposed_works_when_typed(home: Path, width: str) -> None:
+    """Typed into a real shell, where a stand-in for Python says what it was called with."""
+    moved = home / "it's here"
+    moved.mkdir()
+    for name in ("navkeeper.db", "now"):
+        (home / name).rename(moved / name)
+    lines = run(moved, "--lang", "en", COLUMNS=width).stdout.decode().splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("Type next:"))
+    typed = "\n".join([lines[at].removeprefix("Type next:").strip(), *lines[at + 1 :]]).split("\n\n")[0]
+    (moved / "python").write_text('#!/bin/sh\necho "$NAVKEEPER_HOME|$*"\n')
+    (moved / "python").chmod(0o755)
+    done = subprocess.run(["/bin/sh", "-c", typed], env={"PATH": str(moved)}, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{moved}|main.py monitor --watch\n", "")
+
+
+def test_a_database_that_other_settings_select_is_not_named(home: Path) -> None:
+    elsewhere = (home / "navkeeper.db").rename(home / "other.db")
+    lines = run(home, NAVKEEPER_DB_URL=f"sqlite:///{elsewhere}").stdout.decode().splitlines()
+    assert "下一步输入：python main.py monitor --watch" in lines
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--watch"]])
+def test_nobody_reads_any_more(home: Path, options: list[str]) -> None:
+    """As with `| head -1`, but never too late."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*MONITOR, *options], env=environment(home), stdout=writer, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_full_disk_is_one_line(home: Path, options: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*MONITOR, *options], env=environment(home), stdout=full, stderr=subprocess.PIPE, timeout=60
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode() == "monitor: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.parametrize(("options", "code"), [([], 130), (["--watch"], 0)])
+def test_ctrl_c_before_anything_is_shown(home: Path, options: list[str], code: int) -> None:
+    (home / "now").unlink()
+    os.mkfifo(home / "now")
+    process = subprocess.Popen(
+        [*MONITOR, *options], env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with (home / "now").open("w"):  # opens when the monitor asks for the time, which then waits
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=20)
+    assert (process.returncode, out, errors) == (code, b"", b"")
+
+
+def test_watch_into_a_pipe_is_one_screen_after_the_other(home: Path) -> None:
+    process = subprocess.Popen(
+        [*MONITOR, "--watch"], env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    while sum(line.startswith("正常  净值已到") for line in lines) < 2:
+        lines.append(process.stdout.readline().decode().rstrip("\n"))
+        assert lines[-1] or lines[-2], lines  # never two empty lines, and no end
+    assert lines[-2] == ""
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (0, b"")
+
+
+def test_the_help_tells_exit_codes_and_what_a_pipe_gets(home: Path) -> None:
+    text = " ".join(run(home, "--help").stdout.decode().split())
+    assert "exit codes: 0 shown" in text
+    assert "into a pipe: one plain screen after the other" in text
+
+
 def test_json_has_stable_keys_and_is_ascii(home: Path) -> None:
     done = run(home, "--json", PYTHONIOENCODING="gbk")
     document = json.loads(done.stdout.decode("ascii"))
@@ -151,7 +297,7 @@ def test_json_has_stable_keys_and_is_ascii(home: Path) -> None:
 def test_every_reason_can_be_said_in_both_languages(home: Path) -> None:
     change(home, delete(daemon), update(job_run).values(status="FAILED", reason=None))
     for language, line in (
-        ("zh", "失败  2026-01-28 的 collect 失败：-"),
+        ("zh", "失败  2026-01-28 的采集失败：-"),
         ("en", "FAILED  collect for 2026-01-28 ended FAILED: -"),
     ):
         lines = run(home, "--lang", language).stdout.decode().splitlines()
@@ -168,6 +314,7 @@ def test_every_reason_can_be_said_in_both_languages(home: Path) -> None:
         ({"NAVKEEPER_CLOCK_FILE": "/nowhere"}, [], 78, "NAVKEEPER_CLOCK_FILE"),
         ({}, ["--json", "--watch"], 2, "not allowed with"),
         ({}, ["--lang", "fr"], 2, "invalid choice"),
+        ({}, ["--wat"], 2, "unrecognized arguments: --wat"),
     ],
 )
 def test_errors_are_clear_lines_and_exit_codes(

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from example_night import JOBS, NOW, at
 from sqlalchemy import Engine, delete, event, insert, update
 from sqlalchemy.engine import URL
 
-from config.settings import Settings
 from core.db import connect, write
-from core.errors import ConfigurationError, DatabaseUnavailable, SchemaOutdated
+from core.errors import DatabaseUnavailable, SchemaOutdated
 from core.schema import (
     daemon,
     fund_metrics,
     fund_nav,
     metadata,
+    money_fund_yield,
     nav_batch,
     trade_calendar,
 )
-from core.trading_calendar import SHANGHAI, store_calendar
-from scheduler.clock import clock_from
+from core.trading_calendar import store_calendar
 from scheduler.overview import Overview, collect_overview, observer_engine
+from scheduler.process_identity import process_of, this_process
 from tests import example_night as night
+from tests.example_night import JOBS, NOW, at
 
 
 @pytest.fixture
@@ -87,7 +90,7 @@ def test_a_good_night(filled_of_each_kind: Engine) -> None:
     assert [(step.job, step.run and step.run.status) for step in overview.chain] == [
         ("collect", "SUCCESS"),
         ("validate", "SUCCESS"),
-        ("metrics", "PARTIAL"),
+        ("metrics", "SUCCESS"),
     ]
     assert [run.job for run in overview.runs_24h] == ["metrics", "validate", "collect"]
     assert overview.runs_24h[2].seconds == 41.5
@@ -99,7 +102,7 @@ def test_provenance_quarantine_and_gate(filled_of_each_kind: Engine) -> None:
     assert overview.simulated
     assert overview.last_batch is not None
     assert overview.last_batch.provenance.startswith("http://127.0.0.1:8600 SIMULATED")
-    assert (overview.quarantine.total, overview.quarantine.new_in_last_batch) == (3, 2)
+    assert (overview.quarantine.total, overview.quarantine.new_in_last_batch) == (3, 1)
     gate = overview.last_failed_gate
     assert gate is not None
     assert (gate.business_date, gate.rule, gate.failed, gate.detail) == (
@@ -198,6 +201,72 @@ def test_a_thin_night_and_a_gap_are_late(filled_of_each_kind: Engine) -> None:
     assert overview.next_command == "python main.py nav --from 2026-01-27 --to 2026-01-27"
 
 
+def test_a_thin_night_of_money_funds_is_late(filled: Engine) -> None:
+    """3 of 7 of them, while all the others are there."""
+    money = money_fund_yield.c
+    with write(filled) as connection:
+        connection.execute(
+            delete(money_fund_yield).where(money.nav_date == night.NIGHT, money.fund_code > "900002")
+        )
+    overview = look(filled)
+    assert (overview.verdict.state, codes(overview)) == ("LATE", ["thin"])
+    assert overview.verdict.reasons[0].figures == {
+        "table": "money_fund_yield",
+        "date": night.NIGHT,
+        "rows": 3,
+        "previous": date(2026, 1, 27),
+        "previous_rows": 7,
+    }
+    assert overview.next_command == "python main.py all --date 2026-01-28"
+
+
+@pytest.mark.parametrize(("job", "action"), [("collect", "all"), ("validate", "all"), ("metrics", "metrics")])
+def test_a_partial_step_of_the_night_is_incomplete(filled: Engine, job: str, action: str) -> None:
+    with write(filled) as connection:
+        night.add_run(connection, job, date(2026, 1, 27), "PARTIAL", "21:00", 5, 60, "the night before")
+    assert look(filled).verdict.state == "OK"
+    with write(filled) as connection:
+        night.add_run(connection, job, night.NIGHT, "PARTIAL", "21:00", 5, 60, "60 of 105")
+    overview = look(filled)
+    assert (overview.verdict.state, codes(overview)) == ("INCOMPLETE", ["partial"])
+    assert overview.verdict.reasons[0].figures["reason"] == "60 of 105"
+    assert overview.next_command == f"python main.py {action} --date 2026-01-28"
+    with write(filled) as connection:
+        night.add_run(connection, job, night.NIGHT, "SUCCESS", "21:30", 5, 105)
+    assert look(filled).verdict.state == "OK"
+
+
+def test_rows_that_failed_count_although_known_to_be_bad(filled_of_each_kind: Engine) -> None:
+    """105 rows of which the quarantine, keeping each bad row once, says 1; staging knows that 2 failed."""
+    with write(filled_of_each_kind) as connection:
+        batch = look(filled_of_each_kind).last_batch
+        assert batch is not None
+        assert batch.held == 1  # without staged rows: the rows that it brought first
+        night.add_staged(connection, batch.id, [0] * 100 + [2, 2, 2, 1, 1])
+    overview = look(filled_of_each_kind)
+    assert (overview.quarantine.total, overview.quarantine.new_in_last_batch) == (3, 2)
+    assert (overview.verdict.state, codes(overview)) == ("INCOMPLETE", ["quarantined"])  # 2 of 105: 1.9 %
+    assert overview.verdict.reasons[0].figures == {"date": night.NIGHT, "held": 2, "rows": 105}
+    assert overview.next_command == "python main.py all --date 2026-01-28"
+    with write(filled_of_each_kind) as connection:
+        night.add_run(connection, "validate", night.NIGHT, "PARTIAL", "21:00", 5, 60, "2 of 105 quarantined")
+    assert codes(look(filled_of_each_kind)) == ["partial"]  # the same thing is said once
+
+
+def test_a_few_bad_rows_are_a_healthy_night(filled: Engine) -> None:
+    with write(filled) as connection:
+        batch = look(filled).last_batch
+        assert batch is not None
+        night.add_staged(connection, batch.id, [0] * 104 + [1])  # 1 of 105: under 1 %
+        history = night.add_batch(connection, night.NIGHT)
+        connection.execute(
+            update(nav_batch).where(nav_batch.c.id == history).values(kind="history", business_date=None)
+        )
+        night.add_staged(connection, history, [1] * 50)  # a back-fill is not the night
+    overview = look(filled)
+    assert (overview.verdict.state, overview.quarantine.new_in_last_batch) == ("OK", 50)
+
+
 def test_missing_metrics_are_late(filled: Engine) -> None:
     with write(filled) as connection:
         connection.execute(delete(fund_metrics).where(fund_metrics.c.calc_date == night.NIGHT))
@@ -281,6 +350,32 @@ def test_the_daemon_is_alive_by_its_heartbeat(
     assert codes(overview) == [code or "fresh"]
     if code:
         assert overview.next_command == "python main.py scheduler"
+
+
+def test_a_daemon_of_this_host_whose_process_is_gone_is_stopped_at_once(filled_of_each_kind: Engine) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = process_of(child.pid)
+    with write(filled_of_each_kind) as connection:  # its heartbeat is 3 s old
+        connection.execute(
+            update(daemon).values(host=process.host, pid=process.pid, pid_started=process.started)
+        )
+    assert look(filled_of_each_kind).daemon.state == "running"
+    child.communicate()
+    overview = look(filled_of_each_kind)
+    assert (overview.daemon.running, overview.daemon.state) == (False, "daemon_gone")
+    assert (overview.verdict.state, codes(overview)) == ("STOPPED", ["daemon_gone"])
+
+
+def test_a_reused_pid_is_another_process(filled: Engine) -> None:
+    def say(**values: object) -> str:
+        with write(filled) as connection:
+            connection.execute(update(daemon).values(values))
+        return look(filled).daemon.state
+
+    mine = this_process()
+    assert say(host=mine.host, pid=os.getpid(), pid_started="another boot:1") == "daemon_gone"
+    assert say(pid_started="") == "running"  # written by an older version: only its heartbeat counts
+    assert say(host="elsewhere", pid_started="another boot:1") == "running"  # cannot be seen from here
 
 
 def test_next_runs_leave_out_the_holiday(filled: Engine) -> None:
@@ -401,21 +496,3 @@ def _staged() -> dict[str, object]:
         "row_count": 0,
         "status": "STAGED",
     }
-
-
-def test_the_clock_file_is_read_at_every_call(tmp_path: Path) -> None:
-    path = tmp_path / "now"
-    path.write_text("2026-01-28T19:00:00+08:00\n")
-    clock = clock_from(Settings.model_construct(clock_file=path))
-    assert clock() == datetime(2026, 1, 28, 19, 0, tzinfo=SHANGHAI)
-    path.write_text("2026-01-28T11:00:01+00:00")
-    assert clock() == datetime(2026, 1, 28, 19, 0, 1, tzinfo=SHANGHAI)
-    assert clock_from(Settings.model_construct(clock_file=None))().utcoffset() == timedelta(0)
-
-
-@pytest.mark.parametrize("text", ["2026-01-28 19:00:00", "tomorrow", ""])
-def test_a_wrong_clock_file_is_refused(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "now"
-    path.write_text(text)
-    with pytest.raises(ConfigurationError, match="NAVKEEPER_CLOCK_FILE"):
-        clock_from(Settings.model_construct(clock_file=path))()

@@ -265,6 +265,11 @@ def test_two_equal_broken_lines_are_both_kept(engine: Engine, tmp_path: Path) ->
     ]
 
 
+def statuses(engine: Engine) -> list[str]:
+    with db.read(engine) as connection:
+        return list(connection.execute(select(nav_batch.c.status).order_by(nav_batch.c.id)).scalars())
+
+
 def market(day: date, funds: int) -> list[NavRow]:
     return [nav(day, 1.0001 + n / 1000, code=f"{n:06d}") for n in range(1, funds + 1)]
 
@@ -274,12 +279,12 @@ def test_a_thin_night_is_rejected_and_touches_nothing(engine: Engine) -> None:
     before = dump(engine)
     result = process(engine, [*market(TUE, 88), BAD], "latest", TUE)
     assert not result.is_valid
-    assert (result.failed_rules[-1], result.inserted, result.quarantined) == ("coverage", 0, 0)
-    assert result.reason == "89 rows, 89.0% of the 100 of the last good batch; at least 90% needed"
+    assert (result.failed_rules[-1], result.merged, result.quarantined) == ("coverage", 0, 0)
+    assert result.reason == "88 sound rows, 88.0% of the usual 100; at least 90% needed"
     assert dump(engine) == before
     with db.read(engine) as connection:
         assert nav_store.find_batch(connection, result.batch_id).status == "REJECTED"
-        assert nav_store.last_good_row_count(connection) == 100
+        assert nav_store.believed_counts(connection, "test") == [100]
 
 
 def test_nine_tenths_of_the_last_good_night_are_enough(engine: Engine) -> None:
@@ -337,7 +342,7 @@ def test_a_night_is_judged_against_what_is_believed(engine: Engine) -> None:
     process(engine, GOOD)
     # Thursday is 1.0304 / 1.0202 - 1 = 0.9998 %
     assert process(engine, [nav(THU, 1.0304, 1.0)], "latest", THU).inserted == 1
-    assert process(engine, [nav(FRI, 1.0407, 2.0)], "latest", FRI).quarantined == 1
+    assert process(engine, [nav(FRI, 1.0407, 2.0), *market(FRI, 9)[1:]], "latest", FRI).quarantined == 1
     assert [row.reasons for row in held(engine)] == ["return_matches_nav"]
 
 
@@ -385,10 +390,11 @@ def test_expired_staging_goes_and_its_batches_stay(engine: Engine) -> None:
     waiting = stage(engine, [nav(THU, 1.0304, 1.0)])
     with db.write(engine) as connection:
         assert nav_store.delete_staging_before(connection, NOW) == 0
-        assert nav_store.delete_staging_before(connection, NOW + timedelta(seconds=1)) == 3
-    tables = dump(engine, nav_batch, tmp_fund_nav)
-    assert [row[0] for row in tables["tmp_fund_nav"]] == [waiting]
-    assert len(tables["nav_batch"]) == 2
+        assert nav_store.delete_staging_before(connection, NOW + timedelta(seconds=1)) == 4
+    assert dump(engine, tmp_fund_nav)["tmp_fund_nav"] == []
+    assert statuses(engine) == ["MERGED", "EXPIRED"]
+    with pytest.raises(NotReady, match=f"batch {waiting} is EXPIRED"):
+        pipeline(engine).check(waiting, NOW)
 
 
 def test_a_night_without_news_is_not_staged(sqlite_engine: Engine, tmp_path: Path) -> None:

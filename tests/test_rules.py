@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigurationError
-from core.rules import GATE, RULES, load_thresholds
+from core.rules import GATE, HELD_GATE, RULES, load_thresholds
 from core.sources.base import NavRow
-from tests.example_batch import FRI, MON, ROOT, THRESHOLDS, TODAY, TUE, WED, nav, reasons, verdicts
+from tests.example_batch import FRI, MON, ROOT, THRESHOLDS, TODAY, TUE, WED, booked, nav, reasons, verdicts
 
 RULES_TEXT = (ROOT / "config" / "rules.toml").read_text(encoding="utf-8")
 
 
-def test_nine_rules_on_rows_and_one_on_the_batch() -> None:
+def test_ten_rules_on_rows_and_two_on_the_batch() -> None:
     assert [rule.id for rule in RULES] == [
         "key_fields",
         "code_format",
@@ -27,8 +27,9 @@ def test_nine_rules_on_rows_and_one_on_the_batch() -> None:
         "return_matches_nav",
         "return_limit",
         "accum_vs_unit",
+        "money_limit",
     ]
-    assert GATE == "coverage"
+    assert (GATE, HELD_GATE) == ("coverage", "quarantined_share")
     assert {rule.id: rule.severity for rule in RULES if rule.severity != "error"} == {"duplicate": "warning"}
 
 
@@ -49,6 +50,7 @@ def test_a_sound_row_passes_every_rule() -> None:
         "return_matches_nav": 1,
         "return_limit": 1,
         "accum_vs_unit": 1,
+        "money_limit": 0,
     }
 
 
@@ -85,26 +87,45 @@ def test_future_date() -> None:
     assert reasons([nav(date(2026, 1, 1), 1.0)]) == ["future_date"]
 
 
-@pytest.mark.parametrize("value", [0.0, -0.0001, 1e8, 1e300])
+@pytest.mark.parametrize("value", [0.0, -0.0001, 9.9e-7, 4e-13, 1e8, 1e300])
 def test_nav_positive(value: float) -> None:
     assert reasons([nav(MON, value)]) == ["nav_positive"]
     assert reasons([nav(MON, 1.0, None, value)]) == ["nav_positive"]
 
 
-@pytest.mark.parametrize("value", [0.0001, 0.5, 99_999_999.0])
+@pytest.mark.parametrize("value", [1e-6, 0.0001, 0.5, 99_999_999.0])
 def test_nav_above_zero(value: float) -> None:
     assert reasons([nav(MON, value, None, value)]) == [""]
 
 
 @pytest.mark.parametrize("field", ["dividend", "split_ratio"])
-def test_a_value_no_column_holds_is_not_believed(field: str) -> None:
-    assert reasons([nav(MON, 1.0, **dict[str, Any]({field: 1e9}))]) == ["nav_positive"]
+@pytest.mark.parametrize("value", [1e9, 9.9e-7, 1e-300, -0.5])
+def test_an_event_no_column_holds_is_not_believed(field: str, value: float) -> None:
+    row = nav(MON, 1.0, **dict[str, Any]({field: value}))
+    assert reasons([row]) == ["nav_positive"]
+    assert reasons([row._replace(**dict[str, Any]({field: 0.0}))]) == [""]
+    assert booked([row, nav(TUE, 1.0)]) == []
 
 
 @pytest.mark.parametrize("field", ["income_per_10k", "yield_7d"])
 def test_an_income_no_column_holds_is_not_believed(field: str) -> None:
-    assert reasons([nav(MON, None, **dict[str, Any]({field: 1e9}))]) == ["nav_positive"]
+    assert reasons([nav(MON, None, **dict[str, Any]({field: 1e9}))]) == ["nav_positive,money_limit"]
     assert reasons([nav(MON, None, **dict[str, Any]({field: 12.5}))]) == [""]
+
+
+@pytest.mark.parametrize(("field", "limit"), [("income_per_10k", 30.0), ("yield_7d", 40.0)])
+def test_money_limit(field: str, limit: float) -> None:
+    def row(value: float) -> NavRow:
+        return nav(MON, None, **dict[str, Any]({field: value}))
+
+    assert reasons([row(limit)]) == reasons([row(-limit)]) == [""]
+    assert reasons([row(limit + 0.01)]) == reasons([row(-limit - 0.01)]) == ["money_limit"]
+
+
+def test_a_yield_as_nav_is_held_and_an_exchange_traded_money_fund_is_not() -> None:
+    assert reasons([nav(MON, 1.853)], category="money") == ["money_limit"]
+    assert reasons([nav(MON, 100.258)], category="money") == [""]
+    assert reasons([nav(MON, 1.853)], category="bond") == [""]
 
 
 def _counts(rows: list[NavRow]) -> tuple[int, int, int]:
@@ -154,8 +175,8 @@ def test_return_limit_of_a_day_by_category(category: str, limit: float, sign: in
 
 
 def test_a_category_without_a_limit_of_its_own_has_that_of_other_funds() -> None:
-    assert reasons([nav(MON, 1.0), nav(TUE, 1.3499)], category="money")[1] == ""
-    assert reasons([nav(MON, 1.0), nav(TUE, 1.3501)], category="money")[1] == "return_limit"
+    assert reasons([nav(MON, 100.0), nav(TUE, 134.99)], category="money")[1] == ""
+    assert reasons([nav(MON, 100.0), nav(TUE, 135.01)], category="money")[1] == "return_limit"
 
 
 def test_return_limit_grows_with_the_root_of_the_sessions_between() -> None:
@@ -219,6 +240,10 @@ def test_samples_name_fund_date_and_values() -> None:
         ("[merge]", "[merge", "rules.toml"),
         ("factor = 1.3", "factor = 1.0", "factor = 1 "),
         ("bond = 15", "bond = 0", "bond = 0"),
+        ("share_quarantined_limit = 0.2", "share_quarantined_limit = 2", "share_quarantined_limit = 2"),
+        ("share_quarantined_limit = 0.2", "", "share_quarantined_limit"),
+        ("yield_7d = 40       # percent a year", "yield_7d = 0", "money.yield_7d = 0"),
+        ("yield_7d = 40       # percent a year", "", "yield_7d"),
         ("bond = 15", "bonds = 15", "bonds"),
     ],
 )

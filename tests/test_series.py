@@ -69,7 +69,32 @@ def test_a_known_dividend_is_in_the_return() -> None:
 
 def test_a_return_published_without_the_dividend_is_accepted() -> None:
     # 1.1521 / 1.2001 - 1 = -3.99967 %: some publishers print the change of the NAV itself
-    assert reasons([nav(MON, 1.2001), nav(TUE, 1.1521, -4.0, dividend=0.05)]) == ["", ""]
+    rows = [nav(MON, 1.2001, None, 1.5001), nav(TUE, 1.1521, -4.0, 1.5021, dividend=0.05)]
+    assert reasons(rows) == ["", ""]
+    assert booked(rows) == [(TUE, "dividend", 0.05, "published")]
+
+
+@pytest.mark.parametrize("after", [[], [nav(WED, 1.1621, 0.87)]])
+def test_an_event_that_the_nav_and_its_return_contradict_is_not_booked(after: list[NavRow]) -> None:
+    # 1.1521 / 1.2001 - 1 = -3.99967 %, 1.1621 / 1.1521 - 1 = 0.86798 %; the accumulated NAV fell as far
+    dividend = nav(TUE, 1.1521, -4.0, 1.4521, dividend=0.05)
+    split = nav(TUE, 1.1521, -4.0, split_ratio=2.0)
+    for row in (dividend, split):
+        rows = [nav(MON, 1.2001, None, 1.5001), row, *after]
+        assert set(reasons(rows)) == {""}
+        assert booked(rows) == []
+
+
+def test_a_return_that_counts_the_dividend_a_day_late_moves_no_event() -> None:
+    # as recorded of 511880 in January 2014: the NAV and the accumulated NAV show the dividend on its day,
+    # 100.258 / 103.451 - 1 = -3.0865 %, the next return is (100.303 + 3.208) / 100.258 - 1 = 3.2446 %
+    rows = [
+        nav(MON, 103.451, 0.02, 103.451),
+        nav(TUE, 100.258, -3.09, 103.466, dividend=3.208),
+        nav(WED, 100.303, 3.24, 103.511),
+    ]
+    assert reasons(rows) == ["", "", ""]
+    assert booked(rows) == [(TUE, "dividend", 3.208, "published")]
 
 
 def test_a_dividend_nobody_announced_follows_from_the_accumulated_nav() -> None:
@@ -148,6 +173,34 @@ def test_a_split_without_a_published_return_is_undone(published: float | None) -
     rows = [nav(MON, 2.0001), nav(TUE, 1.0101, published, split_ratio=2.0)]
     assert reasons(rows) == ["", ""]
     assert booked(rows) == [(TUE, "split", 2.0, "published")]
+
+
+# Accumulated and unit NAV both rose by 0.0101 on Tuesday: they are on one basis.
+ALIKE = [nav(MON, 1.2000, None, 1.5000), nav(TUE, 1.2101, None, 1.5101)]
+
+
+@pytest.mark.parametrize("anchored", [True, False])
+def test_without_a_published_return_the_accumulated_nav_may_tell_of_a_dividend(anchored: bool) -> None:
+    def found(row: NavRow, first: list[NavRow] = ALIKE) -> list[tuple[date, str, float, str]]:
+        return booked([row], first) if anchored else booked([*first, row])
+
+    # accumulated +0.0020, unit -0.0500: 0.0520 paid; with it +0.165 %, without -4.13 %
+    paid = nav(WED, 1.1601, None, 1.5121)
+    assert found(paid) == [(WED, "dividend", 0.052, "implied")]
+    # 0.00 is what some print where they publish none, but others mean it
+    assert found(paid._replace(daily_return=0.0)) == []
+    # 0.3121 of 1.2101 is over a quarter
+    assert found(nav(WED, 0.9000, None, 1.5121)) == []
+    # +1.65 % and, with 0.0200 paid, +3.31 %: no nearer to zero
+    assert found(nav(WED, 1.2301, None, 1.5501)) == []
+    # nothing moved on Tuesday: that shows no basis
+    assert found(paid, [ALIKE[0], nav(TUE, 1.2000, None, 1.5000)]) == []
+
+
+def test_an_accumulated_nav_on_another_basis_tells_of_no_dividend() -> None:
+    # it moves by a fifth: +0.0020 with +0.0101, then -0.0100 with -0.0500, which leaves 0.0400
+    other = [nav(MON, 1.2000, None, 0.3000), nav(TUE, 1.2101, None, 0.3020)]
+    assert booked([*other, nav(WED, 1.1601, None, 0.2920)]) == []
 
 
 HALF_YEAR = (date(2024, 6, 28), date(2024, 6, 30), date(2024, 7, 1))  # Friday, Sunday, Monday

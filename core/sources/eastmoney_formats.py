@@ -19,10 +19,12 @@ from core.errors import SourceChanged, SourceUnavailable
 from core.sources.base import FundInfo, NavRow
 from core.sources.date_range import selected
 from core.sources.event_text import parse_event_text
-from core.sources.text_values import FieldError, is_fund_code, parse_date, parse_number
+from core.sources.text_values import FieldError, is_fund_code, parse_date, parse_number, shown
 
 # A share of unreadable rows above this is a changed format, not a few broken rows.
 MAX_UNREADABLE = 0.01
+# What reading an entry of another shape raises; FieldError is a ValueError.
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 
 _DECODER = json.JSONDecoder()
 _REFUSED = re.compile(r"\"?ErrCode\"?\s*:\s*\"?(-?[1-9]\d*)")
@@ -49,7 +51,7 @@ def parse_fund_list(body: bytes) -> list[FundInfo]:
     defects: list[FieldError] = []
     for entry in entries:
         if not isinstance(entry, list) or len(entry) < 4 or not all(isinstance(v, str) for v in entry[:4]):
-            defects.append(FieldError("r", f"{str(entry)[:60]!r} is not [code, initials, name, type]"))
+            defects.append(FieldError("r", f"{shown(entry, 60)!r} is not [code, initials, name, type]"))
         elif not is_fund_code(entry[0]):
             defects.append(FieldError("code", f"{entry[0][:20]!r} is not six digits"))
         else:
@@ -82,7 +84,7 @@ def parse_money_rank(body: bytes) -> Page:
     reply = _json_object(_decode(body))
     entries = reply.get("Data")
     if not isinstance(entries, list):
-        raise SourceChanged(f"field 'Data' should be a list, it is {str(entries)[:40]!r}")
+        raise SourceChanged(f"field 'Data' should be a list, it is {shown(entries, 40)!r}")
 
     def read(entry: Any) -> NavRow | None:
         income = parse_number("DWJZ", entry["DWJZ"])
@@ -105,7 +107,7 @@ def parse_lsjz(body: bytes, fund_code: str) -> Page:
     reply = _json_object(_decode(body))
     data = reply.get("Data")
     if not isinstance(data, dict) or not isinstance(data.get("LSJZList"), list):
-        raise SourceChanged(f"field 'Data.LSJZList' should be a list, Data is {str(data)[:40]!r}")
+        raise SourceChanged(f"field 'Data.LSJZList' should be a list, Data is {shown(data, 40)!r}")
     if "SYType" not in data:
         # Without it money-fund yields would be stored as NAVs.
         raise SourceChanged("field 'Data.SYType' is missing")
@@ -199,7 +201,7 @@ def _without_placeholders(rows: list[NavRow]) -> list[NavRow]:
 
 def _rank_row(entry: Any, exchange_traded: bool) -> NavRow | None:
     if not isinstance(entry, str):
-        raise FieldError("datas", f"{str(entry)[:60]!r} is no text")
+        raise FieldError("datas", f"{shown(entry, 60)!r} is no text")
     fields = entry.split(",")
     known = _INCEPTION_WITHOUT_DAY + 1 if exchange_traded else _RANK_FIELDS
     if len(fields) < known:
@@ -240,14 +242,14 @@ def _read_rows(
     for entry in entries:
         try:
             row = read(entry)
-        except (FieldError, LookupError, TypeError, AttributeError) as exc:
+        except _UNREADABLE as exc:
             defect = _field_error(exc, entry)
             defects.append(defect)
             code = _attempt(code_of, entry)
             day_text = _attempt(date_of, entry) if date_of else None
             day = date.fromisoformat(day_text) if day_text and _is_date(day_text) else None
             code_text = code[:16] if isinstance(code, str) else ""
-            rows.append(NavRow(code_text, day, defect=str(defect), raw=str(entry)[:500]))
+            rows.append(NavRow(code_text, day, defect=str(defect), raw=shown(entry, 500)))
         else:
             if row is not None:
                 rows.append(row)
@@ -260,13 +262,13 @@ def _field_error(exc: Exception, entry: Any) -> FieldError:
         return exc
     if isinstance(exc, KeyError):
         return FieldError(str(exc.args[0]), "is missing")
-    return FieldError("row", f"{str(entry)[:60]!r} is of another shape")
+    return FieldError("row", f"{shown(entry, 60)!r} is of another shape")
 
 
 def _attempt(part: Callable[[Any], Any], entry: Any) -> Any:
     try:
         return part(entry)
-    except (FieldError, LookupError, TypeError, AttributeError):
+    except _UNREADABLE:
         return None
 
 
@@ -303,8 +305,10 @@ def _array_after(text: str, pattern: str, name: str) -> tuple[list[Any], int]:
         value, end = _DECODER.raw_decode(text, match.end())
     except json.JSONDecodeError as exc:
         _unreadable(text, exc, name)
+    except (ValueError, RecursionError) as exc:
+        raise SourceChanged(f"field {name!r} is not readable: {exc}") from exc
     if not isinstance(value, list):
-        raise SourceChanged(f"field {name!r} should be a list, it is {str(value)[:40]!r}")
+        raise SourceChanged(f"field {name!r} should be a list, it is {shown(value, 40)!r}")
     return value, end
 
 
@@ -314,6 +318,8 @@ def _number_named(text: str, name: str, start: int) -> int:
     match = pattern.search(text, start) or pattern.search(text, 0, 1000)
     if match is None:
         _missing(text, name)
+    if len(match[1]) > 9:
+        raise SourceChanged(f"field {name!r} should be a count of rows, it is {match[1][:40]!r}")
     return int(match[1])
 
 
@@ -322,8 +328,10 @@ def _json_object(text: str) -> dict[str, Any]:
         reply = json.loads(text)
     except json.JSONDecodeError as exc:
         _unreadable(text, exc, "reply")
+    except (ValueError, RecursionError) as exc:
+        raise SourceChanged(f"the reply is not readable: {exc}") from exc
     if not isinstance(reply, dict):
-        raise SourceChanged(f"the reply should be a JSON object, it is {str(reply)[:40]!r}")
+        raise SourceChanged(f"the reply should be a JSON object, it is {shown(reply, 40)!r}")
     if reply.get("ErrCode") not in (0, "0", None):
         _refused(reply["ErrCode"], reply.get("ErrMsg"))
     return reply
@@ -332,7 +340,7 @@ def _json_object(text: str) -> dict[str, Any]:
 def _total_count(reply: dict[str, Any]) -> int:
     total = reply.get("TotalCount")
     if not isinstance(total, int):
-        raise SourceChanged(f"field 'TotalCount' should be a number, it is {str(total)[:40]!r}")
+        raise SourceChanged(f"field 'TotalCount' should be a number, it is {shown(total, 40)!r}")
     return total
 
 
@@ -371,7 +379,7 @@ def _series(text: str, name: str) -> dict[int, float | FieldError | None]:
     defects = []
     for point in points:
         if not isinstance(point, list) or len(point) < 2 or type(point[0]) is not int:
-            defects.append(FieldError(name, f"{str(point)[:40]!r} is not [time, value]"))
+            defects.append(FieldError(name, f"{shown(point, 40)!r} is not [time, value]"))
             continue
         try:
             series[point[0]] = parse_number(name, point[1])
@@ -391,7 +399,7 @@ def _value_at(series: dict[int, float | FieldError | None], x: Any) -> float | N
 
 def _day(x: object) -> date:
     if type(x) is not int:
-        raise FieldError("x", f"{str(x)[:40]!r} is no time in ms")
+        raise FieldError("x", f"{shown(x, 40)!r} is no time in ms")
     ordinal = _EPOCH_ORDINAL + (x + 28_800_000) // 86_400_000
     if not _EARLIEST <= ordinal <= date.max.toordinal():
         raise FieldError("x", f"{x} is no time in ms of a fund's life")
@@ -400,7 +408,7 @@ def _day(x: object) -> date:
 
 def _code(field: str, value: object) -> str:
     if not isinstance(value, str) or not is_fund_code(value):
-        raise FieldError(field, f"{str(value)[:20]!r} is not six digits")
+        raise FieldError(field, f"{shown(value, 20)!r} is not six digits")
     return value
 
 
@@ -414,5 +422,5 @@ def _is_date(text: str) -> bool:
 def _date(field: str, value: object) -> date:
     day = parse_date(field, value) if isinstance(value, str) else None
     if day is None:
-        raise FieldError(field, f"{str(value)[:40]!r} is no date")
+        raise FieldError(field, f"{shown(value, 40)!r} is no date")
     return day

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import isfinite
 
 from core.sources.text_values import MISSING, FieldError
 
@@ -30,13 +31,15 @@ def parse_event_text(text: str | None) -> tuple[float | None, float | None]:
     dividend: float | None = None
     ratio: float | None = None
     for shares, cash in _CASH.findall(text):
-        if shares and int(shares) == 0:
+        count = float(shares) if shares else 1.0  # int() refuses thousands of digits
+        if count == 0:
             raise FieldError("event", f"{text[:60]!r} is no dividend or split we know")
-        dividend = (dividend or 0.0) + float(cash) / (int(shares) if shares else 1)
+        dividend = (dividend or 0.0) + float(cash) / count
     for shares in _SHARES.findall(text):
         ratio = (1.0 if ratio is None else ratio) * float(shares)
     rest = _SHARES.sub("", _CASH.sub("", text))
     rest = _SEPARATORS.sub("", _PREFIX.sub("", rest))
-    if rest or ratio == 0 or (dividend is None and ratio is None):
+    beyond = not (isfinite(dividend or 0.0) and isfinite(ratio or 0.0))
+    if rest or beyond or ratio == 0 or (dividend is None and ratio is None):
         raise FieldError("event", f"{text[:60]!r} is no dividend or split we know")
     return dividend, ratio

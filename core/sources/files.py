@@ -45,6 +45,7 @@ NUMBERS = (
     "income_per_10k",
     "yield_7d",
 )
+_INCOME = NUMBERS.index("income_per_10k")
 _DIVIDEND, _SPLIT = NUMBERS.index("dividend"), NUMBERS.index("split_ratio")
 _DESCRIPTION = frozenset({"fund_code", "fund_name", "fund_type"})
 _PERCENT = frozenset({"daily_return", "yield_7d"})
@@ -270,15 +271,22 @@ def _columns(names: Sequence[str], shown: str, fields: frozenset[str]) -> dict[s
         if field is None:
             continue
         if field in columns:
-            raise SourceChanged(f"{shown}: columns {names[columns[field]]!r} and {name!r} both mean {field}")
+            raise SourceChanged(
+                f"{shown}: columns {names[columns[field]]!r} and {name!r} both mean {_named(field)}"
+            )
         columns[field] = index
-    missing = [field for field in ("fund_code", "nav_date") if field not in columns]
+    missing = [_named(field) for field in ("fund_code", "nav_date") if field not in columns]
     if "unit_nav" not in columns and "income_per_10k" not in columns:
-        missing.append("unit_nav (or income_per_10k)")
+        missing.append(f"{_named('unit_nav')} or {_named('income_per_10k')}")
     if missing:
         found = ", ".join(names)[:200] or "nothing"
         raise SourceChanged(f"{shown}: missing columns {', '.join(missing)}; its header has: {found}")
     return {field: index for field, index in columns.items() if field in fields}
+
+
+def _named(field: str) -> str:
+    """The column as a user may head it: unit_nav (单位净值)."""
+    return f"{field} ({next(name for name in ALIASES[field] if not name.isascii())})"
 
 
 def _field(name: str) -> str | None:
@@ -316,6 +324,9 @@ def _entry(
         day = _day(known.get("nav_date"))
         if defect is None:  # else cells may have slipped into other columns
             numbers = [_number(field, known.get(field)) for field in NUMBERS]
+            nav = known.get("unit_nav")
+            if isinstance(nav, str) and nav.strip().lower() == "nan" and numbers[_INCOME] is None:
+                raise FieldError("unit_nav", f"{nav.strip()!r} is no number")
             text = _text(known.get("dividend_text"))
             if text:
                 dividend, ratio = parse_event_text(text)

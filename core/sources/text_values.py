@@ -24,6 +24,14 @@ class FieldError(ValueError):
         self.field = field
 
 
+def shown(value: object, length: int) -> str:
+    """The beginning of what a source sent, for messages, whatever it is."""
+    try:
+        return str(value)[:length]
+    except (RecursionError, ValueError):  # nested too deep, or an integer of thousands of digits
+        return f"a {type(value).__name__} that cannot be shown"
+
+
 def is_fund_code(value: object) -> bool:
     """True for a string of exactly six ASCII digits."""
     return isinstance(value, str) and _CODE.fullmatch(value) is not None
@@ -44,13 +52,16 @@ def parse_number(field: str, value: object) -> float | None:
             raise FieldError(field, f"{text[:40]!r} is no number")
         number = float(text)
     elif isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise FieldError(field, f"{str(value)[:40]!r} is no number")
+        raise FieldError(field, f"{shown(value, 40)!r} is no number")
     else:
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer of hundreds of digits
+            number = math.inf
         if math.isnan(number):
             return None
     if math.isinf(number):
-        raise FieldError(field, f"{str(value)[:40]!r} is no finite number")
+        raise FieldError(field, f"{shown(value, 40)!r} is no finite number")
     return number
 
 

@@ -32,7 +32,9 @@ def _parser() -> argparse.ArgumentParser:
         help="recorded: when a day's rows appear (18:00)",
     )
     parser.add_argument(
-        "--now", type=datetime.fromisoformat, help="instant shown, 2025-12-01T20:00+08:00 (default: the end)"
+        "--now",
+        type=datetime.fromisoformat,
+        help="instant shown, 2025-12-01T20:00+08:00 (default: the last evening)",
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: any free port")
@@ -45,7 +47,7 @@ def _market(options: argparse.Namespace) -> Market:
     import exchange_calendars
 
     calendar = exchange_calendars.get_calendar("XSHG")
-    end = options.end or datetime.now(tz=SHANGHAI).date()
+    end = options.end
     start = options.start or end - timedelta(days=3 * 365 + 1)
     sessions = [session.date() for session in calendar.sessions]
     return simulated_market(options.funds, start, end, options.seed, sessions)
@@ -59,6 +61,9 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--market recorded needs --data FILE")
     if options.now is not None and options.now.tzinfo is None:
         parser.error("--now needs a time zone, as in 2025-12-01T20:00+08:00")
+    if options.market == "simulated":
+        options.end = options.end or datetime.now(tz=SHANGHAI).date()
+        options.now = options.now or datetime.combine(options.end, time(23, 59), SHANGHAI)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -20,6 +20,9 @@ def upgrade() -> None:
         sa.Column("id", sa.SmallInteger(), autoincrement=False, nullable=False, comment="always 1"),
         sa.Column("host", sa.String(length=255), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column(
+            "pid_started", sa.String(length=64), server_default="", nullable=False, comment="as in job_run"
+        ),
         sa.Column("started_at", core.schema.Instant(), nullable=False),
         sa.Column("heartbeat_at", core.schema.Instant(), nullable=False),
         sa.Column("stopped_at", core.schema.Instant(), nullable=True),
@@ -68,7 +71,7 @@ def upgrade() -> None:
             "evidence",
             sa.String(length=16),
             nullable=False,
-            comment="published, or implied by two published figures",
+            comment="published, implied, or announced: not in the NAV yet",
         ),
         sa.Column("batch_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.CheckConstraint("value > 0", name=op.f("ck_fund_event_positive")),
@@ -321,7 +324,13 @@ def upgrade() -> None:
         ),
         sa.Column("collected_at", core.schema.Instant(), nullable=False),
         sa.Column("row_count", sa.Integer(), nullable=False),
-        sa.Column("status", sa.String(length=8), nullable=False, comment="STAGED, MERGED or REJECTED"),
+        sa.Column(
+            "status",
+            sa.String(length=12),
+            nullable=False,
+            comment="STAGED, MERGED, REJECTED, SUPERSEDED or EXPIRED",
+        ),
+        sa.Column("merged_count", sa.Integer(), nullable=True, comment="rows believed when it was merged"),
         sa.Column("decided_at", core.schema.Instant(), nullable=True),
         sa.Column("run_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_nav_batch")),
@@ -334,6 +343,20 @@ def upgrade() -> None:
             batch_op.f("ix_nav_batch_kind_business_date"), ["kind", "business_date"], unique=False
         )
 
+    lock = op.create_table(
+        "merge_lock",
+        sa.Column(
+            "id",
+            sa.SmallInteger(),
+            autoincrement=False,
+            nullable=False,
+            comment="one row, locked by who merges",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_merge_lock")),
+        mysql_charset="utf8mb4",
+        mysql_engine="InnoDB",
+    )
+    op.bulk_insert(lock, [{"id": 1}])
     op.create_table(
         "quarantine",
         sa.Column(
@@ -344,41 +367,13 @@ def upgrade() -> None:
         sa.Column("source", sa.String(length=32), nullable=False),
         sa.Column("fund_code", sa.String(length=32), nullable=False),
         sa.Column("nav_date", sa.Date(), nullable=True),
-        sa.Column(
-            "unit_nav",
-            sa.Double(),
-            nullable=True,
-        ),
-        sa.Column(
-            "accum_nav",
-            sa.Double(),
-            nullable=True,
-        ),
-        sa.Column(
-            "daily_return",
-            sa.Double(),
-            nullable=True,
-        ),
-        sa.Column(
-            "dividend",
-            sa.Double(),
-            nullable=True,
-        ),
-        sa.Column(
-            "split_ratio",
-            sa.Double(),
-            nullable=True,
-        ),
-        sa.Column(
-            "income_per_10k",
-            sa.Double(),
-            nullable=True,
-        ),
-        sa.Column(
-            "yield_7d",
-            sa.Double(),
-            nullable=True,
-        ),
+        sa.Column("unit_nav", sa.Double(), nullable=True),
+        sa.Column("accum_nav", sa.Double(), nullable=True),
+        sa.Column("daily_return", sa.Double(), nullable=True),
+        sa.Column("dividend", sa.Double(), nullable=True),
+        sa.Column("split_ratio", sa.Double(), nullable=True),
+        sa.Column("income_per_10k", sa.Double(), nullable=True),
+        sa.Column("yield_7d", sa.Double(), nullable=True),
         sa.Column("origin", sa.String(length=300), nullable=True),
         sa.Column("defect", sa.String(length=200), nullable=True),
         sa.Column("raw", sa.Text(), nullable=True),
@@ -445,16 +440,8 @@ def upgrade() -> None:
         sa.Column("row_no", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("fund_code", sa.String(length=32), nullable=False),
         sa.Column("nav_date", sa.Date(), nullable=True),
-        sa.Column(
-            "unit_nav",
-            sa.Double(),
-            nullable=True,
-        ),
-        sa.Column(
-            "accum_nav",
-            sa.Double(),
-            nullable=True,
-        ),
+        sa.Column("unit_nav", sa.Double(), nullable=True),
+        sa.Column("accum_nav", sa.Double(), nullable=True),
         sa.Column(
             "daily_return",
             sa.Double(),
@@ -467,21 +454,9 @@ def upgrade() -> None:
             nullable=True,
             comment="cash per pre-event share, ex on nav_date",
         ),
-        sa.Column(
-            "split_ratio",
-            sa.Double(),
-            nullable=True,
-        ),
-        sa.Column(
-            "income_per_10k",
-            sa.Double(),
-            nullable=True,
-        ),
-        sa.Column(
-            "yield_7d",
-            sa.Double(),
-            nullable=True,
-        ),
+        sa.Column("split_ratio", sa.Double(), nullable=True),
+        sa.Column("income_per_10k", sa.Double(), nullable=True),
+        sa.Column("yield_7d", sa.Double(), nullable=True),
         sa.Column("origin", sa.String(length=300), nullable=True, comment="file:line"),
         sa.Column("defect", sa.String(length=200), nullable=True, comment="why the text could not be read"),
         sa.Column("raw", sa.Text(), nullable=True),
