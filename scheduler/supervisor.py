@@ -57,6 +57,8 @@ class Supervisor:
         for run in ready:
             if len(self.children) >= MAX_CHILDREN:
                 return
+            if run.id in self.children:  # its last attempt's process has not quite ended
+                continue
             log_file = self.logs / f"{run.id}.{run.attempt + 1}.log"
             with db.write(self.engine) as connection:
                 claim = run_store.claim_run(connection, run, this_process(), now, str(log_file))

@@ -243,7 +243,8 @@ def test_a_killed_child_is_tried_again_and_the_night_completes(
 def test_attempts_end_and_then_the_chain_is_blocked(night: DaemonProcess, standin: StandinServer) -> None:
     standin.set_now(at(DAY, 16))  # nothing is published all evening
     night.set_clock(at(DAY, 19))
-    night.reach(DAY, {"collect": "QUEUED"})
+    until(lambda: attempts(night.engine), lambda found: found == [(1, "FAILED")], "the first attempt's end")
+    assert night.states(DAY) == {"collect": "QUEUED"}
     night.set_clock(at(DAY, 23, 30))  # beyond the policy's total time after one more failure
     night.reach(DAY, {"collect": "FAILED", "validate": "BLOCKED", "metrics": "BLOCKED"})
     assert attempts(night.engine) == [(1, "FAILED"), (2, "FAILED")]
