@@ -106,7 +106,7 @@ class Command:
     def do(self, action: str) -> int:
         if action == "init":
             initialise(self.engine, self.clock())
-            print(f"ready: {self.engine.url.render_as_string()}", file=sys.stderr)
+            print(f"ready: {db.shown(self.engine.url)}", file=sys.stderr)
             return OK
         if action == "doctor":
             from scheduler.doctor import doctor

@@ -53,6 +53,8 @@ WORDS = {
     "STAGED": N_("STAGED"),
     "MERGED": N_("MERGED"),
     "REJECTED": N_("REJECTED"),
+    "SUPERSEDED": N_("SUPERSEDED"),
+    "EXPIRED": N_("EXPIRED"),
 }
 REASONS = {
     "batch_rejected": N_("the batch of {date} was refused by the gate {gate}"),

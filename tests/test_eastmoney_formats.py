@@ -491,3 +491,10 @@ def test_dates(text: str, value: int) -> None:
 def test_odd_dates_are_refused(text: str) -> None:
     with pytest.raises(FieldError, match="day"):
         parse_date("day", text)
+
+
+def test_a_dividend_without_a_nav_is_not_lost() -> None:
+    # as recorded of REIT 508001 on 2024-06-27
+    row = lsjz_row(DWJZ="", LJJZ="", JZZZL="", FHSP="每份派现金0.9079元")
+    [found] = parse_lsjz(lsjz_reply([row]), "508001").rows
+    assert found == NavRow("508001", date(2026, 1, 30), dividend=0.9079)

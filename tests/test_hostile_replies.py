@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from core.errors import SourceChanged
+from core.sources.base import NavRow
 from core.sources.eastmoney_formats import (
     parse_fund_list,
     parse_history_page,
@@ -47,6 +48,14 @@ PARSERS: list[tuple[Callable[[bytes], Any], str]] = [
 def test_a_hostile_entry_is_a_changed_format(parse: Callable[[bytes], Any], reply: str, value: str) -> None:
     with pytest.raises(SourceChanged):
         parse((reply % value).encode())
+
+
+def test_a_dividend_without_a_nav_on_the_history_page_is_not_lost() -> None:
+    event = '{"x":1536076800000,"y":null,"equityReturn":0,"unitMoney":"分红：每份派现金0.9079元"}'
+    page = f'var fS_code = "508001";var Data_netWorthTrend = [{event}];var Data_ACWorthTrend = [];'
+    assert parse_history_page(page.encode(), "508001") == [
+        NavRow("508001", date(2018, 9, 5), dividend=0.9079)
+    ]
 
 
 def test_an_endless_count_is_a_changed_format() -> None:

@@ -2,8 +2,8 @@
 
 Every parser raises `SourceUnavailable` for a reply that is none (empty, truncated, a refusal, an HTML
 page) and `SourceChanged`, naming the field, for a complete reply of another format. A single row that
-cannot be read among good ones becomes a `NavRow` with `defect` and `raw`; rows that hold no value at
-all yet (newly listed funds) are left out.
+cannot be read among good ones becomes a `NavRow` with `defect` and `raw`; rows that hold no value and
+no event at all yet (newly listed funds) are left out.
 """
 
 from __future__ import annotations
@@ -117,13 +117,13 @@ def parse_lsjz(body: bytes, fund_code: str) -> Page:
     def read(entry: Any) -> NavRow | None:
         first = parse_number("DWJZ", entry["DWJZ"])
         second = parse_number("LJJZ", entry["LJJZ"])
-        if first is None and second is None:
+        events = entry["FHSP"]
+        if first is None and second is None and not events:
             return None
         day = _date("FSRQ", entry["FSRQ"])
         if is_money:
             return NavRow(fund_code, day, income_per_10k=first, yield_7d=second)
         change = parse_number("JZZZL", entry["JZZZL"])
-        events = entry["FHSP"]
         dividend, ratio = parse_event_text(events) if events else (None, None)
         return NavRow(fund_code, day, first, second, change, dividend, ratio)
 
@@ -173,10 +173,10 @@ def _nav_history(text: str, fund_code: str) -> list[NavRow]:
         x = entry["x"]
         unit = parse_number("y", entry["y"])
         accum = _value_at(accumulated, x)
-        if unit is None and accum is None:
+        events = entry["unitMoney"]
+        if unit is None and accum is None and not events:
             return None
         change = parse_number("equityReturn", entry["equityReturn"])
-        events = entry["unitMoney"]
         dividend, ratio = parse_event_text(events) if events else (None, None)
         return NavRow(fund_code, _day(x), unit, accum, change, dividend, ratio)
 
@@ -187,13 +187,13 @@ def _nav_history(text: str, fund_code: str) -> list[NavRow]:
 def _without_placeholders(rows: list[NavRow]) -> list[NavRow]:
     """`equityReturn` is 0 also where no return was published (weekly NAVs before a fund opens).
 
-    A 0 without an earlier NAV, or beside a NAV that moved without dividend or split, becomes None; the
+    A 0 without a NAV or an earlier one, or beside a NAV that moved without dividend or split, becomes None; the
     official rows (lsjz) have an empty text there.
     """
     before: float | None = None
     for index, row in enumerate(rows):
         moved = row.unit_nav != before and row.dividend is None and row.split_ratio is None
-        if row.daily_return == 0 and moved:
+        if row.daily_return == 0 and (moved or row.unit_nav is None):
             rows[index] = row._replace(daily_return=None)
         before = row.unit_nav
     return rows
