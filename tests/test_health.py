@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -54,7 +55,9 @@ class Site:
 
     def close(self) -> None:
         self.client.close()
-        self.server.trigger.pull_trigger(self.server.close)  # in its own thread: it is selecting there
+        # In its own thread, where it is selecting; it may close the trigger before we have pulled it.
+        with contextlib.suppress(OSError):
+            self.server.trigger.pull_trigger(self.server.close)
         self.thread.join(5)
         self.server.task_dispatcher.shutdown()
 

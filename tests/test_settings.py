@@ -171,8 +171,31 @@ def test_a_wrong_value_is_refused_with_key_value_and_what_is_allowed(
 def test_the_last_allowed_value_is_allowed(
     env_file: Path, monkeypatch: pytest.MonkeyPatch, name: str, good: str
 ) -> None:
+    monkeypatch.setenv("MYSQL_HOST", "127.0.0.1")  # a port alone would be refused
     monkeypatch.setenv(name, good)
     load_settings(env_file)
+
+
+def test_a_lone_mysql_setting_is_refused(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "MYSQL_PORT is set, but neither MYSQL_HOST nor MYSQL_DB" in refusal(
+        env_file, monkeypatch, MYSQL_PORT="3307"
+    )
+
+
+@pytest.mark.parametrize("query", ["user=root&password=S3CRETpw", "passwd=S3CRETpw"])
+def test_credentials_in_the_query_of_the_url_are_refused_unseen(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    url = f"mysql+pymysql://127.0.0.1/navkeeper?{query}"
+    message = refusal(env_file, monkeypatch, NAVKEEPER_DB_URL=url)
+    assert "belong before the host" in message
+    assert "S3CRET" not in message
+
+
+def test_the_home_folder_is_absolute(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "an absolute path" in refusal(env_file, monkeypatch, NAVKEEPER_HOME="somewhere")
+    monkeypatch.setenv("NAVKEEPER_HOME", "~/navs")
+    assert load_settings(env_file).home == Path.home() / "navs"
 
 
 def test_all_wrong_values_are_named_at_once(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
