@@ -207,7 +207,7 @@ def end_run(
     if again is not None:
         why = f"attempt {current.attempt} was {end.status.value}: {end.reason}"
         move(connection, run.id, end.status, RunStatus.QUEUED, now, why, not_before=again, finished_at=None)
-    else:
+    elif end.status is not RunStatus.SKIPPED:  # a day without trading is no failed update
         log_update(connection, current, end, now, table_name=table_name)
     return True
 
