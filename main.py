@@ -18,11 +18,12 @@ ACTIONS = {
     "monitor": "show the dashboard",
     "health": "serve /health and /metrics",
     "status": "one line: is the data complete?",
-    "plan": "what the daemon will run in the next days, and what it will skip and why",
+    "jobs": "the jobs: list, pause, resume, trigger; what is planned; who asked for what",
+    "runs": "the runs: list, show, log, cancel, retry",
     "doctor": "check configuration, database, calendar, source and disk",
     "demo": "a night on a simulated market, start to end",
 }
-PASSED_ON = ("monitor", "health")  # these have options of their own: main.py monitor --help
+OWN_OPTIONS = ("monitor", "health", "jobs", "runs")  # main.py monitor --help
 VERSION = "0.1.0"
 
 
@@ -46,7 +47,6 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--source", metavar="NAME|PATH", help="nav: 'eastmoney', or a CSV/Parquet file or folder"
     )
-    found.add_argument("--days", type=int, default=None, metavar="N", help="plan: how many days (14)")
     found.add_argument("--json", action="store_true", help="print the result as JSON")
     found.add_argument("--dry-run", action="store_true", help="do everything but write")
     found.add_argument(
@@ -75,9 +75,17 @@ def action_of(words: list[str]) -> tuple[str | None, list[str]]:
     return None, words
 
 
+def options_of(action: str, rest: list[str]) -> argparse.Namespace:
+    if action in ("jobs", "runs"):
+        from scheduler.command_line import parse
+
+        return parse(action, rest)
+    return argparse.Namespace() if action in OWN_OPTIONS else parser().parse_args(rest)
+
+
 def main(words: list[str]) -> int:
     action, rest = action_of(words)
-    if action == "help" or (action in ACTIONS and action not in PASSED_ON and {"-h", "--help"} & set(rest)):
+    if action == "help" or (action in ACTIONS and action not in OWN_OPTIONS and {"-h", "--help"} & set(rest)):
         parser().print_help()
         return 0
     if action is None:
@@ -88,7 +96,7 @@ def main(words: list[str]) -> int:
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(ACTIONS)}"
         print(f"main.py: unknown action {action!r}; {hint}", file=sys.stderr)
         return 2
-    options = argparse.Namespace() if action in PASSED_ON else parser().parse_args(rest)
+    options = options_of(action, rest)
     try:
         from scheduler.cli import run
     except ModuleNotFoundError as error:

@@ -63,7 +63,12 @@ class Settings(BaseSettings):
     language: Literal["zh", "en"] = "zh"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    jobs_file: Path = Field(ROOT / "config" / "jobs.toml", description="the jobs and their times")
+    max_running: Annotated[int, Field(ge=1, le=64)] = Field(2, description="runs at once")
+
     clock_file: Path | None = Field(None, description="for proofs: a file holding the present instant")
+    crash_at: str | None = Field(None, description="for proofs: a point of core.crash_points to die at")
+    notify_socket: str | None = Field(None, validation_alias="NOTIFY_SOCKET", description="systemd's")
 
     @field_validator("home")
     @classmethod

@@ -36,8 +36,9 @@ class Fetched:
 
 
 @dataclass(frozen=True)
-class HistoryBatch:
-    batch_id: int
+class History:
+    """The histories of some funds, not yet written anywhere."""
+
     rows: list[NavRow]
     funds: int
     empty: int  # funds that gave no rows
@@ -56,20 +57,16 @@ class FundCollector:
         return Fetched(business_date, self.source.fund_list(), rows)
 
     def stage(
-        self, connection: Connection, fetched: Fetched, now: datetime, run_id: int | None = None
+        self,
+        connection: Connection,
+        fetched: Fetched,
+        now: datetime,
+        run_id: int | None = None,
+        kind: str = "latest",
     ) -> int:
         """Write what was fetched as one batch, in the caller's transaction; returns its id."""
         nav_store.save_funds(connection, fetched.funds, now)
-        return nav_store.open_batch(
-            connection,
-            kind="latest",
-            business_date=fetched.business_date,
-            source=self.source.name,
-            provenance=self.source.provenance,
-            now=now,
-            rows=fetched.rows,
-            run_id=run_id,
-        )
+        return self._open_batch(connection, kind, fetched.business_date, fetched.rows, now, run_id)
 
     def collect_daily_nav(self, business_date: date, now: datetime) -> int:
         """Fetch and stage in one transaction of its own; returns the batch id.
@@ -86,41 +83,52 @@ class FundCollector:
     def collect_history(
         self,
         fund_codes: Sequence[str],
-        now: datetime,
         start: date | None = None,
         end: date | None = None,
-        run_id: int | None = None,
-        arrived: Callable[[int], None] = lambda _funds: None,
-    ) -> Iterator[HistoryBatch]:
-        """Fetch the histories of many funds and stage them as batches of whole funds, one at a time.
+        arrived: Callable[[int, str], None] = lambda _funds, _code: None,
+    ) -> Iterator[History]:
+        """Fetch the histories of many funds in portions of whole funds, each to be staged as a batch.
 
-        `arrived` is told how many funds of the batch to come are there.
+        `arrived` is told how many funds of the portion to come are there, and which came last.
         """
         rows: list[NavRow] = []
         funds = empty = 0
-        for _code, history in self.source.histories(list(fund_codes), start, end):
+        for code, history in self.source.histories(list(fund_codes), start, end):
             rows += history
             funds += 1
             empty += not history
-            arrived(funds)
+            arrived(funds, code)
             if len(rows) >= HISTORY_BATCH_ROWS or funds >= HISTORY_BATCH_FUNDS:
-                yield HistoryBatch(self._stage_history(rows, now, run_id), rows, funds, empty)
+                yield History(rows, funds, empty)
                 rows, funds, empty = [], 0, 0
         if funds:
-            yield HistoryBatch(self._stage_history(rows, now, run_id), rows, funds, empty)
+            yield History(rows, funds, empty)
 
-    def _stage_history(self, rows: list[NavRow], now: datetime, run_id: int | None) -> int:
-        with db.write(self.engine) as connection:
-            return nav_store.open_batch(
-                connection,
-                kind="history",
-                business_date=None,
-                source=self.source.name,
-                provenance=self.source.provenance,
-                now=now,
-                rows=rows,
-                run_id=run_id,
-            )
+    def stage_history(
+        self, connection: Connection, history: History, now: datetime, run_id: int | None = None
+    ) -> int:
+        """Write a portion of history as one batch, in the caller's transaction; returns its id."""
+        return self._open_batch(connection, "history", None, history.rows, now, run_id)
+
+    def _open_batch(
+        self,
+        connection: Connection,
+        kind: str,
+        business_date: date | None,
+        rows: list[NavRow],
+        now: datetime,
+        run_id: int | None,
+    ) -> int:
+        return nav_store.open_batch(
+            connection,
+            kind=kind,
+            business_date=business_date,
+            source=self.source.name,
+            provenance=self.source.provenance,
+            now=now,
+            rows=rows,
+            run_id=run_id,
+        )
 
 
 def nothing_published(fetched: Fetched) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from statistics import median
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, delete, insert
 
 from core import db, merge, nav_store
+from core.crash_points import reached
 from core.errors import NotReady
 from core.rules import GATE, HELD_GATE, RULES, Context, Thresholds, conflict, duplicate, return_limits
 from core.schema import rule_result
@@ -101,14 +103,21 @@ class DataPipeline:
             return self.merge(connection, checked, now)
 
     def check(
-        self, batch_id: int, now: datetime, rows: Sequence[NavRow] | None = None, *, force: bool = False
+        self,
+        batch_id: int,
+        now: datetime,
+        rows: Sequence[NavRow] | None = None,
+        *,
+        force: bool = False,
+        within: Connection | None = None,
     ) -> Checked:
         """Apply every rule. Reads only. With `force` a gate that fails is on record but refuses nothing.
 
+        `within`: the transaction that staged the batch, where it is not committed yet.
         Raises NotReady for an unknown batch, one already judged, and one that a newer one of its night
         was merged before.
         """
-        with db.read(self.engine) as connection:
+        with db.read(self.engine) if within is None else nullcontext(within) as connection:
             batch = _require_staged(connection, batch_id)
             staged = (
                 nav_store.read_batch(connection, batch_id) if rows is None else nav_store.frame_of_rows(rows)
@@ -158,8 +167,10 @@ class DataPipeline:
                 details=checked.results,
             )
         merge.hold(connection, batch_id, checked.source, checked.held, now)
+        reached("merge.held")
         merge.drop_repeats(connection, batch_id, checked.repeats)
         merged = merge.merge(connection, batch_id, now)
+        reached("merge.merged")
         merge.drop_events(connection, checked.dropped_events)
         events = merge.save_events(connection, batch_id, checked.events)
         nav_store.decide_batch(connection, batch_id, "MERGED", now, merged.rows)

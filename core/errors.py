@@ -93,3 +93,16 @@ class ClaimLost(NavKeeperError):
     """This run was declared dead or cancelled meanwhile; its transaction was rolled back."""
 
     code = "claim_lost"
+
+
+class LeadershipLost(NavKeeperError):
+    """Another daemon leads meanwhile; our transaction was rolled back."""
+
+    code = "leadership_lost"
+
+
+class NoDaemon(NavKeeperError):
+    """Nobody is there to carry a command out, or nobody did in time."""
+
+    code = "no_daemon"
+    retry = True

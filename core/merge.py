@@ -28,6 +28,7 @@ from sqlalchemy import (
     update,
 )
 
+from core.crash_points import reached
 from core.nav_store import NUMBERS
 from core.schema import (
     fund_event,
@@ -112,6 +113,7 @@ def _mark(connection: Connection, batch_id: int, row_nos: Sequence[int], mark: i
 def merge(connection: Connection, batch_id: int, now: datetime) -> Merged:
     """Merge the batch's rows that are neither held nor repeats."""
     navs = _merge_into(connection, fund_nav, ("unit_nav", "accum_nav", "daily_return"), batch_id, now)
+    reached("merge.navs")
     yields = _merge_into(connection, money_fund_yield, ("income_per_10k", "yield_7d"), batch_id, now)
     return Merged(
         navs.inserted + yields.inserted, navs.revised + yields.revised, navs.unchanged + yields.unchanged

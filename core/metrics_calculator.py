@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, delete, select
 
 from core import db, nav_store
+from core.crash_points import reached
 from core.metrics import COLUMNS, DEFINITION_VERSION, adjusted_nav, calculate
 from core.rules import Thresholds
 from core.schema import fund_event, fund_metrics
@@ -183,4 +184,5 @@ def save_metrics(
     if fund_codes is not None:
         old = old.where(fund_metrics.c.fund_code.in_(fund_codes))
     connection.execute(old)
+    reached("metrics.cleared")
     return db.bulk_insert(connection, fund_metrics, ROW_COLUMNS, rows)

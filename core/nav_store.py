@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from sqlalchemy import (
     Numeric,
     Select,
     String,
+    Table,
     and_,
     cast,
     delete,
     func,
     insert,
     select,
+    union,
     union_all,
     update,
 )
@@ -43,8 +46,10 @@ NUMBERS = (
     "income_per_10k",
     "yield_7d",
 )
+_numbers = attrgetter(*NUMBERS)
 TEXT_LIMITS = {"fund_code": 32, "origin": 300, "defect": 200, "raw": 4000}
 FUND_LIMITS = {"fund_name": 200, "fund_type": 50, "pinyin": 100}
+PUBLISHED = ("fund_code", "nav_date", *NUMBERS, "raw")  # of a row; where in a file it stands is not published
 ANCHOR_COLUMNS = ("fund_code", "nav_date", "unit_nav", "accum_nav", "daily_return", "dividend", "split_ratio")
 RECENT_BATCHES = 20
 
@@ -111,11 +116,11 @@ def open_batch(
     rows: Sequence[NavRow],
     run_id: int | None,
 ) -> int:
-    """Stage `rows` as one batch; returns its id.
+    """Stage `rows` as one batch; returns its id. `kind`: latest, sweep (what is new since then) or history.
 
-    A latest batch takes the place of those of its night that nobody has judged yet.
+    A batch of a night takes the place of the latest ones of that night that nobody has judged yet.
     """
-    if kind == "latest":
+    if business_date is not None:
         connection.execute(
             update(nav_batch)
             .where(
@@ -163,6 +168,61 @@ def _staged(batch_id: int, row_no: int, row: NavRow) -> tuple[Any, ...]:
     row = _fitting(row)
     day = row[1].isoformat() if row[1] is not None else None
     return (batch_id, row_no, row[0], day, *row[2:])
+
+
+def unseen_rows(connection: Connection, business_date: date, rows: Sequence[NavRow]) -> list[NavRow]:
+    """Those of `rows` whose fund and date the merged batches of this night do not hold just so.
+
+    What counts is the newest batch that gave that fund and date, merged or quarantined alike: a value that
+    goes and comes back is news both times. Of a fund and date given twice all rows are news, or none.
+    """
+    columns = [_plain(tmp_fund_nav.c[name]) for name in PUBLISHED]
+    night = and_(
+        nav_batch.c.kind.in_(("latest", "sweep")),
+        nav_batch.c.business_date == business_date,
+        nav_batch.c.status == "MERGED",
+    )
+    staged = connection.execute(
+        select(nav_batch.c.id, *columns)
+        .join(tmp_fund_nav, tmp_fund_nav.c.batch_id == nav_batch.c.id)
+        .where(night)
+        .order_by(nav_batch.c.id)
+    )
+    known: dict[tuple[str, str | None], tuple[int, set[Any]]] = {}
+    for batch_id, *values in staged:
+        key = values[0], values[1]
+        if key not in known or known[key][0] != batch_id:
+            known[key] = batch_id, set()
+        known[key][1].add(tuple(values))
+    given: dict[tuple[str, str | None], set[Any]] = {}
+    published = [_published(row) for row in rows]
+    for each in published:
+        given.setdefault(each[:2], set()).add(each)
+    news = {key for key, found in given.items() if key not in known or known[key][1] != found}
+    return [row for row, each in zip(rows, published, strict=True) if each[:2] in news]
+
+
+def _published(row: NavRow) -> tuple[Any, ...]:
+    """The values of PUBLISHED as the staging table gives them back."""
+    fitting = _fitting(row)
+    day = row.nav_date.isoformat() if row.nav_date is not None else None
+    return (fitting.fund_code, day, *_numbers(fitting), fitting.raw)
+
+
+def changed_funds(connection: Connection, batch_id: int) -> list[str]:
+    """Funds that this batch gave a NAV or an event that was not there before, sorted."""
+    staged = tmp_fund_nav.c
+
+    def found(table: Table, day: Column[Any]) -> Select[Any]:
+        same_row = and_(table.c.fund_code == staged.fund_code, day == staged.nav_date)
+        return (
+            select(table.c.fund_code)
+            .join(tmp_fund_nav, same_row)
+            .where(staged.batch_id == batch_id, table.c.batch_id == batch_id)
+        )
+
+    both = union(found(fund_nav, fund_nav.c.nav_date), found(fund_event, fund_event.c.ex_date))
+    return sorted(connection.execute(both).scalars())
 
 
 def read_batch(connection: Connection, batch_id: int) -> pd.DataFrame:

@@ -90,6 +90,7 @@ nav_batch = Table(
     "nav_batch",
     metadata,
     Column("id", ID, primary_key=True, autoincrement=True),
+    # or sweep: what is new since the night's batch
     Column("kind", String(8), nullable=False, comment="latest or history"),
     Column("business_date", Date, comment="the night a latest batch was collected for"),
     Column("source", String(32), nullable=False),
@@ -307,6 +308,10 @@ job_run = Table(
     Column("progress_total", Integer),
     Column("progress_text", String(200)),
     Column("beat_at", Instant, comment="the last sign of life of the run's process"),
+    Column("progress_item", String(100), comment="what it is at: a fund code, a file"),
+    Column("progress_at", Instant, comment="when the work last said that it goes on"),
+    Column("absent_seconds", Integer, nullable=False, server_default="0", comment="while no daemon led"),
+    Column("cancelled_by", String(64), comment="who wants it to end; it becomes CANCELLED"),
     UniqueConstraint("job_id", "scheduled_for"),
     Index(None, "status"),
     Index(None, "job_id", "business_date"),
@@ -324,6 +329,10 @@ run_event = Table(
     Column("from_status", String(12)),
     Column("to_status", String(12), nullable=False),
     Column("reason", String(1000)),
+    Column(
+        "kind", String(16), nullable=False, server_default="state", comment="state, chain_blocked, silent"
+    ),
+    Column("fingerprint", String(100), unique=True, comment="an alert of the same fingerprint is noted once"),
     **COMMON,
 )
 
@@ -352,5 +361,38 @@ daemon = Table(
     Column("started_at", Instant, nullable=False),
     Column("heartbeat_at", Instant, nullable=False),
     Column("stopped_at", Instant),
+    Column("epoch", BigInteger, nullable=False, server_default="0", comment="one more with every leader"),
+    Column(
+        "beats", BigInteger, nullable=False, server_default="0", comment="one more with every sign of life"
+    ),
+    **COMMON,
+)
+
+job_pause = Table(
+    "job_pause",
+    metadata,
+    Column("job_id", String(64), primary_key=True),
+    Column("paused_at", Instant, nullable=False),
+    Column("paused_by", String(64), nullable=False),
+    **CLUSTERED,
+)
+
+job_command = Table(
+    "job_command",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("action", String(16), nullable=False, comment="pause, resume, trigger, cancel or retry"),
+    Column("job_id", String(64)),
+    Column("run_id", ID, comment="the run meant, or the run that came of it"),
+    Column("business_date", Date),
+    Column("params", Text, nullable=False, comment="JSON"),
+    Column("requested_by", String(64), nullable=False),
+    Column("requested_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False, comment="never carried out after this"),
+    Column("status", String(8), nullable=False, comment="PENDING, DONE, REFUSED or EXPIRED"),
+    Column("answer", String(1000)),
+    Column("answered_at", Instant),
+    Index(None, "status"),
+    sqlite_autoincrement=True,
     **COMMON,
 )

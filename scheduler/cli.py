@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import os
 import signal
 import sys
 from datetime import date
@@ -20,6 +21,7 @@ from scheduler.clock import Clock, clock_from
 from scheduler.exit_codes import FAILED, OK, STOPPED, exit_code
 from scheduler.job import DONE_WELL, RunStatus
 from scheduler.log_file import log_to
+from scheduler.plan import asked_date
 from scheduler.run_store import End
 
 if TYPE_CHECKING:
@@ -42,8 +44,8 @@ ALLOWED = {
     "all": {"date", "source", "json"},
     "status": {"json"},
     "doctor": {"json"},
-    "plan": {"days", "json"},
 }
+OWN_WORDS = ("jobs", "runs")  # their own parser lets through only what means something to them
 KEYBOARD = "stopped from the keyboard"
 OPTION = {"start": "--from", "end": "--to", "dry_run": "--dry-run"}
 
@@ -53,7 +55,7 @@ def run(action: str, options: argparse.Namespace, words: list[str]) -> int:
     _stop_like_ctrl_c()
     try:
         for name, value in vars(options).items():
-            if value and name not in ALLOWED.get(action, set()):
+            if value and action not in OWN_WORDS and name not in ALLOWED.get(action, set()):
                 raise UsageError(f"{OPTION.get(name, '--' + name)} means nothing to {action}")
         return _dispatch(action, options, words)
     except NavKeeperError as error:
@@ -91,6 +93,10 @@ def _dispatch(action: str, options: argparse.Namespace, words: list[str]) -> int
         from scheduler.demo import demo
 
         return demo(settings)
+    if action in OWN_WORDS:
+        from scheduler.command_line import do
+
+        return do(action, options, settings)
     return Command(settings, options).do(action)
 
 
@@ -115,8 +121,6 @@ class Command:
         if action == "status":
             return self.status()
         ensure_ready(self.engine, self.clock())
-        if action == "plan":
-            return self.plan()
         if self.options.dry_run:
             return self.dry_run(action)
         if action == "all":
@@ -135,19 +139,7 @@ class Command:
 
     def business_date(self) -> date:
         """--date, which must be a trading day that has come, or the newest one."""
-        calendar = self.calendar()
-        wanted: date | None = self.options.date
-        newest = calendar.newest_business_date(self.clock())
-        if wanted is None:
-            return newest
-        if wanted < calendar.sessions[0]:
-            raise UsageError(f"--date {wanted} is before the first trading day known, {calendar.sessions[0]}")
-        if wanted > newest:
-            raise UsageError(f"--date {wanted} has no NAVs yet; the newest date that can have is {newest}")
-        if not calendar.is_session(wanted):
-            before = calendar.last_session(wanted)
-            raise UsageError(f"--date {wanted} is not a trading day; the one before is {before}")
-        return wanted
+        return asked_date(self.calendar(), self.options.date, self.clock())
 
     def run_step(self, step: str) -> int:
         """Do one step as a run of its own, in this process, seen by daemon and dashboard."""
@@ -159,6 +151,7 @@ class Command:
         if step == "metrics" and self.options.fund:
             params["fund_codes"] = self._measured_funds()
         from config.translation import translator
+        from scheduler.heartbeat import signs_of_life
         from scheduler.progress import shown_progress
         from scheduler.run_context import RunContext
         from scheduler.runner import execute
@@ -169,7 +162,12 @@ class Command:
             params["force"] = True
         run_row, claim = self._claimed(*TASK_OF[step], day, params)
         try:
-            with shown_progress(step) as progress:
+            with (
+                shown_progress(step) as progress,
+                signs_of_life(
+                    self.engine, run_row.id, claim, self.clock, lambda: os.kill(os.getpid(), signal.SIGTERM)
+                ),
+            ):
                 context = RunContext(
                     self.engine,
                     self.settings,
@@ -301,34 +299,6 @@ class Command:
                         file=stream,
                     )
 
-    def plan(self) -> int:
-        """Every run of the next days as the daemon would queue it."""
-        from datetime import timedelta
-
-        from core.trading_calendar import SHANGHAI
-        from scheduler.jobs_file import JOBS_FILE, load_jobs
-        from scheduler.plan import plan
-
-        now = self.clock()
-        days = self.options.days or 14
-        for run in plan(load_jobs(JOBS_FILE).values(), self.calendar(), now, now + timedelta(days=days)):
-            at = run.scheduled_for.astimezone(SHANGHAI)
-            if self.options.json:
-                record = {
-                    "at": at.isoformat(),
-                    "job": run.job_id,
-                    "business_date": run.business_date.isoformat(),
-                }
-                print(json.dumps(record | {"status": run.status.value, "reason": run.reason}))
-            else:
-                what = (
-                    f"skipped: {run.reason}"
-                    if run.status is RunStatus.SKIPPED
-                    else f"for {run.business_date}"
-                )
-                print(f"{at:%Y-%m-%d %a %H:%M}  {run.job_id:<10} {what}")
-        return OK
-
     def dry_run(self, action: str) -> int:
         """Fetch and check, write nothing."""
         from scheduler.dry_run import DRY_RUNS
@@ -348,12 +318,12 @@ class Command:
     def status(self) -> int:
         """One line for scripts: the verdict, why, and what to type. 0 only if all is well."""
         from config.translation import translator
-        from scheduler.jobs_file import JOBS_FILE, load_jobs
+        from scheduler.jobs_file import load_jobs
         from scheduler.monitor import verdict_line
         from scheduler.overview import collect_overview, observer_engine
 
         engine = observer_engine(self.settings.database_url())
-        overview = collect_overview(engine, load_jobs(JOBS_FILE), self.clock())
+        overview = collect_overview(engine, load_jobs(self.settings.jobs_file), self.clock())
         if self.options.json:
             print(json.dumps(overview.as_json(), ensure_ascii=False))
         else:

@@ -18,7 +18,7 @@ from core.errors import ConfigurationError, NavKeeperError, UsageError
 from core.rules import load_thresholds
 from core.trading_calendar import SHANGHAI, load_calendar
 from scheduler.exit_codes import FAILED, OK
-from scheduler.jobs_file import JOBS_FILE, load_jobs
+from scheduler.jobs_file import load_jobs
 from scheduler.overview import daemon_state
 from scheduler.tasks import RULES_FILE, TASKS, make_source
 
@@ -38,7 +38,7 @@ class Check:
 
 def doctor(engine: Engine, settings: Settings, now: datetime, *, as_json: bool) -> int:
     """Print one line per check; exit code 1 if one failed."""
-    checks = [_configuration(), _home(settings), _database(engine)]
+    checks = [_configuration(settings), _home(settings), _database(engine)]
     if checks[-1].ok:
         checks += [_calendar(engine, now), _daemon(engine, now)]
     checks += [_disk(settings), _source(settings)]
@@ -50,15 +50,15 @@ def doctor(engine: Engine, settings: Settings, now: datetime, *, as_json: bool) 
     return OK if all(check.ok for check in checks) else FAILED
 
 
-def _configuration() -> Check:
+def _configuration(settings: Settings) -> Check:
     try:
-        jobs = load_jobs(JOBS_FILE)
+        jobs = load_jobs(settings.jobs_file)
         load_thresholds(RULES_FILE)
     except ConfigurationError as error:
         return Check("configuration", False, str(error))
     unknown = [job.task for job in jobs.values() if job.task not in TASKS]
     if unknown:
-        return Check("configuration", False, f"{JOBS_FILE.name}: unknown task {unknown[0]}")
+        return Check("configuration", False, f"{settings.jobs_file.name}: unknown task {unknown[0]}")
     return Check("configuration", True, f"{len(jobs)} jobs: {', '.join(jobs)}")
 
 

@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(host: str | None, port: int | None) -> int:
     from waitress import create_server
 
-    from config.settings import ROOT, load_settings
+    from config.settings import load_settings
     from scheduler.clock import clock_from
     from scheduler.jobs_file import load_jobs
     from scheduler.log_file import log_to
@@ -187,7 +187,7 @@ def _serve(host: str | None, port: int | None) -> int:
     settings = load_settings()
     host = host or settings.health_host
     port = settings.health_port if port is None else port
-    jobs = load_jobs(ROOT / "config" / "jobs.toml")
+    jobs = load_jobs(settings.jobs_file)
     log_to(settings, "health.log")
     app = create_health_app(observer_engine(settings.database_url()), jobs, clock_from(settings))
     try:

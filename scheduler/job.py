@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
-
-from apscheduler.triggers.cron import CronTrigger
 
 from core.trading_calendar import SHANGHAI, TradingCalendar
 from scheduler.catch_up import CatchUp
 from scheduler.retry import RetryPolicy
+from scheduler.schedule import Schedule
 
 
 class RunStatus(StrEnum):
@@ -23,6 +22,7 @@ class RunStatus(StrEnum):
     FAILED = "FAILED"
     TIMED_OUT = "TIMED_OUT"  # over its time limit, and killed for it
     INTERRUPTED = "INTERRUPTED"  # its process died or was stopped
+    CANCELLED = "CANCELLED"  # somebody did not want it
     BLOCKED = "BLOCKED"  # a run it needs failed; released when that one succeeds after all
     SKIPPED = "SKIPPED"  # holiday, or waited too long
     MISSED = "MISSED"  # was due while nothing ran, and may not be caught up
@@ -35,22 +35,29 @@ _ENDS = frozenset(
         RunStatus.FAILED,
         RunStatus.TIMED_OUT,
         RunStatus.INTERRUPTED,
+        RunStatus.CANCELLED,
         RunStatus.SKIPPED,  # it found out itself that there is nothing to do
     }
 )
-# Every allowed move; README.md draws them. FAILED, TIMED_OUT and INTERRUPTED go back to QUEUED
-# for the next attempt, within the job's retry policy or when somebody asks.
+# Every allowed move; README.md draws them. An attempt that ended badly goes back to QUEUED for the
+# next one, within the job's retry policy or when somebody asks.
 TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
-    RunStatus.WAITING: frozenset({RunStatus.QUEUED, RunStatus.BLOCKED, RunStatus.SKIPPED}),
-    RunStatus.BLOCKED: frozenset({RunStatus.QUEUED, RunStatus.WAITING, RunStatus.SKIPPED}),
-    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.SKIPPED}),
+    RunStatus.WAITING: frozenset(
+        {RunStatus.QUEUED, RunStatus.BLOCKED, RunStatus.SKIPPED, RunStatus.CANCELLED}
+    ),
+    RunStatus.BLOCKED: frozenset(
+        {RunStatus.QUEUED, RunStatus.WAITING, RunStatus.SKIPPED, RunStatus.CANCELLED}
+    ),
+    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.SKIPPED, RunStatus.CANCELLED}),
     RunStatus.RUNNING: _ENDS,
     RunStatus.FAILED: frozenset({RunStatus.QUEUED}),
     RunStatus.TIMED_OUT: frozenset({RunStatus.QUEUED}),
     RunStatus.INTERRUPTED: frozenset({RunStatus.QUEUED}),
+    RunStatus.CANCELLED: frozenset({RunStatus.QUEUED}),
 }
 PENDING = frozenset({RunStatus.WAITING, RunStatus.BLOCKED, RunStatus.QUEUED, RunStatus.RUNNING})
 DONE_WELL = frozenset({RunStatus.SUCCESS, RunStatus.PARTIAL})
+ENDED_BADLY = frozenset({RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.INTERRUPTED, RunStatus.CANCELLED})
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,8 @@ class Job:
 
     id: str
     task: str
-    trigger: CronTrigger
-    business_date: Literal["session", "last_session"]
+    schedule: Schedule
+    business_date: Literal["session", "last_session", "previous_session"]
     holidays_off: bool
     needs: tuple[str, ...]
     wait_hours: float
@@ -69,31 +76,32 @@ class Job:
     catch_up: CatchUp
     latest_only: bool
     params: dict[str, Any]
+    eager: bool  # starts when the runs it needs have succeeded, though its time has not come
+    silent_minutes: float  # a run that says nothing for so long is flagged
+    kill_silent: bool  # and ended
 
     def fires(self, after: datetime, until: datetime) -> list[datetime]:
-        """The instants in (after, until] at which this job is due, oldest first."""
-        found: list[datetime] = []
-        previous = after
-        while (fire := self.trigger.get_next_fire_time(previous, previous)) and fire <= until:
-            if fire > after:
-                found.append(fire)
-            previous = fire
-        return found
+        """The instants in (after, until] at which this job is due, oldest first, holidays not considered."""
+        return self.schedule.fires(after, until)
 
     def next_fire(self, after: datetime) -> datetime | None:
         """The first instant after `after` at which this job is due, holidays not considered."""
-        fire: datetime | None = self.trigger.get_next_fire_time(after, after)
-        if fire is not None and fire <= after:  # `after` itself is a fire time
-            fire = self.trigger.get_next_fire_time(fire, fire)
-        return fire
+        return self.schedule.next_fire(after)
 
     def business_date_of(self, fire: datetime, calendar: TradingCalendar) -> date:
         day = fire.astimezone(SHANGHAI).date()
+        if self.business_date == "previous_session":
+            return calendar.previous_session(day)
         return day if self.business_date == "session" else calendar.last_session(day)
 
     def skip_reason(self, fire: datetime, calendar: TradingCalendar) -> str | None:
-        """Why this fire does not run, or None. A provisional calendar never says no on a weekday."""
+        """Why this fire does not run, or None. A provisional calendar never says no on a weekday.
+
+        A job for the session before its fire belongs to the morning after one: the day before must be one.
+        """
         day = fire.astimezone(SHANGHAI).date()
+        if self.business_date == "previous_session":
+            day -= timedelta(days=1)
         if self.holidays_off and not calendar.is_session(day):
             return f"{day} is not a trading day"
         return None

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
-
-from apscheduler.triggers.cron import CronTrigger
+from zoneinfo import ZoneInfo
 
 from core.errors import ConfigurationError
-from core.trading_calendar import SHANGHAI
 from scheduler.catch_up import CatchUp
 from scheduler.job import Job
 from scheduler.retry import RetryPolicy
+from scheduler.schedule import Schedule
 
 JOBS_FILE = Path(__file__).resolve().parents[1] / "config" / "jobs.toml"
 DEFAULTS: dict[str, Any] = {
@@ -27,6 +26,10 @@ DEFAULTS: dict[str, Any] = {
     "retry": {},
     "catch_up": {},
     "latest_only": False,
+    "eager": False,
+    "silent_minutes": 30,
+    "kill_silent": False,
+    "timezone": "Asia/Shanghai",
 }
 
 
@@ -53,13 +56,13 @@ def _job(name: str, table: Any, path: Path) -> Job:
                 path, name, key, table[key], f"unknown key; known are task, cron, {', '.join(DEFAULTS)}"
             )
     try:
-        trigger = CronTrigger(timezone=SHANGHAI, **values["cron"])
+        schedule = Schedule.of(values["cron"], ZoneInfo(values["timezone"]))
     except (ValueError, TypeError) as error:
         raise _refusal(path, name, "cron", values["cron"], str(error)) from None
     return Job(
         id=name,
         task=values["task"],
-        trigger=trigger,
+        schedule=schedule,
         business_date=values["business_date"],
         holidays_off=values["calendar"] == "XSHG",
         needs=tuple(values["needs"]),
@@ -69,6 +72,9 @@ def _job(name: str, table: Any, path: Path) -> Job:
         retry=RetryPolicy(**values["retry"]),
         catch_up=CatchUp(**values["catch_up"]),
         latest_only=values["latest_only"],
+        eager=values["eager"],
+        silent_minutes=float(values["silent_minutes"]),
+        kill_silent=values["kill_silent"],
     )
 
 
@@ -98,6 +104,13 @@ def _named_days(cron: object) -> bool:
     return isinstance(cron, dict) and not any(ch.isdigit() for ch in str(cron.get("day_of_week", "")))
 
 
+def _zone(value: object) -> bool:
+    try:
+        return isinstance(value, str) and ZoneInfo(value) is not None
+    except (KeyError, ValueError, OSError):  # unknown; a path; a folder
+        return False
+
+
 CHECKS: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
     ("task", "the name of a task", lambda value: isinstance(value, str)),
     (
@@ -107,7 +120,11 @@ CHECKS: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
         _named_days,
     ),
     ("calendar", '"XSHG", or left out for every day', lambda value: value in (None, "XSHG")),
-    ("business_date", '"session" or "last_session"', lambda value: value in ("session", "last_session")),
+    (
+        "business_date",
+        '"session", "last_session" or "previous_session"',
+        lambda value: value in ("session", "last_session", "previous_session"),
+    ),
     (
         "needs",
         "a list of job names",
@@ -122,6 +139,10 @@ CHECKS: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
     ),
     ("catch_up", "policy = 'all', 'last' or 'none', days and cap over 0", _catch_up),
     ("latest_only", "true or false", lambda value: isinstance(value, bool)),
+    ("eager", "true or false", lambda value: isinstance(value, bool)),
+    ("silent_minutes", "a number over 0", _positive),
+    ("kill_silent", "true or false", lambda value: isinstance(value, bool)),
+    ("timezone", "a zone such as 'Asia/Shanghai'", _zone),
     ("params", "a table", lambda value: isinstance(value, dict)),
 )
 

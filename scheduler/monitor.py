@@ -361,7 +361,7 @@ def _console(width: int | None = None) -> Console:
     return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
-def _readable(language: str) -> str:
+def readable(language: str) -> str:
     """`language`, or English where the console cannot show Chinese at all."""
     try:
         "净值".encode(sys.stdout.encoding or "ascii")
@@ -424,15 +424,15 @@ def _ended_early(error: OSError) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from config.settings import ROOT, load_settings
+    from config.settings import load_settings
     from scheduler.clock import clock_from
     from scheduler.jobs_file import load_jobs
     from scheduler.overview import observer_engine
 
     settings = load_settings()
-    jobs = load_jobs(ROOT / "config" / "jobs.toml")
+    jobs = load_jobs(settings.jobs_file)
     engine = observer_engine(settings.database_url())
-    language = _readable(options.lang or settings.language)
+    language = readable(options.lang or settings.language)
     monitor = JobMonitor(engine, jobs, clock_from(settings), language, _home_to_name(settings))
     if options.json:
         _write(json.dumps(monitor.overview().as_json(), indent=2) + "\n")  # ASCII: safe on every console

@@ -42,7 +42,7 @@ from core.schema import (
     tmp_fund_nav,
 )
 from core.trading_calendar import CHAIN_DUE, SHANGHAI, TradingCalendar, load_calendar
-from scheduler.job import DONE_WELL, Job, RunStatus
+from scheduler.job import DONE_WELL, ENDED_BADLY, Job
 from scheduler.process_identity import Process, this_process
 from scheduler.verdict import (
     Batch,
@@ -61,7 +61,7 @@ HEARTBEAT_SECONDS = 60
 LOOK_SECONDS = 5  # how long looking waits for a locked or silent database
 RUNS_SHOWN = 200
 FIRES_TRIED = 400  # a year of trading days; the longest closure of the market is two weeks
-FINISHED = DONE_WELL | {RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.INTERRUPTED}
+FINISHED = DONE_WELL | ENDED_BADLY
 DATED: dict[str, Column[Any]] = {
     "fund_nav": fund_nav.c.nav_date,
     "money_fund_yield": money_fund_yield.c.nav_date,

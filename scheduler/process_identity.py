@@ -18,6 +18,13 @@ class Process:
         """Whether this very process still runs. Only for processes of this host."""
         return _start_of(self.pid) == self.started
 
+    def age_seconds(self) -> float | None:
+        """For how long this very process has run, whatever became of the clock; None where nobody can say."""
+        if not self.is_alive() or ":" not in self.started:
+            return None
+        up = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+        return up - int(self.started.rpartition(":")[2]) / os.sysconf("SC_CLK_TCK")
+
 
 def this_process() -> Process:
     return process_of(os.getpid())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, Row
 
 from core import db
+from core.crash_points import reached
 from core.errors import ClaimLost, DatabaseUnavailable
 from scheduler import run_store
 from scheduler.clock import Clock
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 BEAT = timedelta(seconds=1)
+LOST = "run {} is no longer ours: it was declared dead, cancelled or stopped; nothing was written"
 Progress = Callable[[int, int | None, str], None]
 
 
@@ -72,14 +74,25 @@ class RunContext:
         self._claim = claim
 
     @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction before the last one. Raises ClaimLost if the run was taken from us; then nothing is written."""
+        with db.write(self.engine) as connection:
+            if not run_store.holds(connection, self.run_id, self._claim):
+                raise ClaimLost(LOST.format(self.run_id))
+            yield connection
+
+    @contextmanager
     def commit(self) -> Iterator[Commit]:
-        """The one transaction of this run. Raises ClaimLost, and then nothing was written."""
+        """The last transaction of this run. Raises ClaimLost, and then nothing was written."""
         with db.write(self.engine) as connection:
             commit = Commit(connection)
             yield commit
             if commit.outcome is None:
                 raise RuntimeError("the task ended its transaction without saying how it ended")
+            reached(f"{self._run.job_id}.written")
             self._end(connection, commit.outcome)
+            reached(f"{self._run.job_id}.ended")
+        reached(f"{self._run.job_id}.committed")
         self.outcome = commit.outcome
 
     def fail(self, reason: str, *, retry: bool) -> None:
@@ -98,25 +111,31 @@ class RunContext:
         if not run_store.end_run(
             connection, self._run, end, self.now(), claim=self._claim, table_name=self._table_name
         ):
-            raise ClaimLost(
-                f"run {self.run_id} is no longer ours: it was declared dead or stopped; nothing was written"
-            )
+            raise ClaimLost(LOST.format(self.run_id))
 
     def was_done(self, task: str) -> bool:
         """Whether a run of `task` has succeeded for this business date."""
         with db.read(self.engine) as connection:
             return run_store.was_done(connection, task, self.business_date)
 
-    def progress(self, done: int, total: int | None, text: str) -> None:
-        """Tell who watches, and leave a sign of life in the database once a second at the most.
+    def progress(self, done: int, total: int | None, text: str, item: str | None = None) -> None:
+        """Tell who watches, and the database once a second at the most: `done` of `total` `text`, now at `item`.
 
-        Raises ClaimLost if the run was taken from us meanwhile.
+        Raises ClaimLost if the run was taken from us or cancelled meanwhile. A database that is away is not
+        the work's trouble yet.
         """
         self._show(done, total, text)
         now = self.now()
-        if self._last_beat is not None and now - self._last_beat < BEAT:
+        if self._last_beat is not None and abs(now - self._last_beat) < BEAT:
             return
         self._last_beat = now
-        with db.write(self.engine) as connection:
-            if not run_store.note_progress(connection, self.run_id, self._claim, now, done, total, text):
-                raise ClaimLost(f"run {self.run_id} is no longer ours: it was declared dead or stopped")
+        try:
+            with db.write(self.engine) as connection:
+                ours = run_store.note_progress(
+                    connection, self.run_id, self._claim, now, done, total, text, item
+                )
+        except DatabaseUnavailable as error:
+            self.log.warning("progress could not be noted: %s", error)
+            return
+        if not ours:
+            raise ClaimLost(LOST.format(self.run_id))

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.settings import load_settings
 from core import db
+from core.crash_points import arm
 from core.errors import AlreadyRunning, NavKeeperError
 from scheduler.clock import clock_from
 from scheduler.exit_codes import OK, exit_code
@@ -55,20 +57,27 @@ def run() -> int:
     """Set up and block until stopped. Raises NavKeeperError."""
     from core.initialise import ensure_ready
     from scheduler.job_scheduler import FundJobScheduler
-    from scheduler.jobs_file import JOBS_FILE, load_jobs
+    from scheduler.jobs_file import load_jobs
+    from scheduler.service_manager import notify
     from scheduler.tasks import require_task
 
     settings = load_settings()
     log_to(settings, "daemon.log")
-    jobs = load_jobs(JOBS_FILE)
+    jobs = load_jobs(settings.jobs_file)
     for job in jobs.values():
         require_task(job.task)
     clock = clock_from(settings)
-    engine = db.connect(settings.database_url())
-    ensure_ready(engine, clock())
     with only_daemon(pid_file(settings)):
+        ensure_ready(db.connect(settings.database_url()), clock())
+        arm(settings.crash_at)
         FundJobScheduler(
-            engine, jobs, clock, settings.logs, timedelta(seconds=settings.drain_seconds)
+            db.connect(settings.database_url(), supervising=True),
+            jobs,
+            clock,
+            settings.logs,
+            drain=timedelta(seconds=settings.drain_seconds),
+            limit=settings.max_running,
+            notify=partial(notify, settings.notify_socket),
         ).start()
     return 0
 

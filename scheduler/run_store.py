@@ -1,4 +1,4 @@
-"""SQL on runs, their events, the daemon's row and the calendar the daemon needs."""
+"""SQL on runs: their states, attempts and events. Who leads is in leadership.py, who asks in commands.py."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import json
 import random
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from core.db import new_id
-from core.errors import AlreadyRunning
-from core.schema import daemon, data_update_log, job_run, run_attempt, run_event
-from scheduler.job import DONE_WELL, PENDING, TRANSITIONS, RunStatus
+from core.schema import data_update_log, job_pause, job_run, run_attempt, run_event
+from scheduler.job import DONE_WELL, ENDED_BADLY, PENDING, TRANSITIONS, RunStatus
 from scheduler.process_identity import Process
 from scheduler.retry import RetryPolicy, next_attempt
 
 BY_SCHEDULE = "schedule"
 TEXT = 1000
-LEASE = timedelta(seconds=60)  # how long a silent daemon of another host still counts as alive
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,19 @@ def _note(
     )
 
 
+def note_alert(
+    connection: Connection, run: Row[Any], kind: str, fingerprint: str, reason: str, now: datetime
+) -> bool:
+    """An event that somebody should hear of, once per fingerprint; whether it is news."""
+    values = {"run_id": run.id, "at": now, "to_status": run.status, "reason": reason[:TEXT], "kind": kind}
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(run_event).values(**values, fingerprint=fingerprint))
+    except IntegrityError:
+        return False
+    return True
+
+
 def move(
     connection: Connection,
     run_id: int,
@@ -125,7 +136,12 @@ def move(
 
 
 def claim_run(
-    connection: Connection, run: Row[Any], process: Process, now: datetime, log_file: str | None = None
+    connection: Connection,
+    run: Row[Any],
+    process: Process,
+    now: datetime,
+    log_file: str | None = None,
+    **changes: Any,
 ) -> str | None:
     """QUEUED -> RUNNING for this process; its claim, or None if the job runs already or another was faster."""
     claim = str(uuid.uuid4())
@@ -142,9 +158,15 @@ def claim_run(
                 first_started_at=run.first_started_at or now,
                 started_at=now,
                 beat_at=now,
+                progress_at=None,
+                progress_done=None,
+                progress_total=None,
+                progress_text=None,
+                progress_item=None,
                 not_before=None,
                 log_file=log_file,
                 **_claimed_by(claim, process),
+                **changes,
             )
     except IntegrityError:  # active_key: another run of the job is RUNNING
         return None
@@ -157,8 +179,18 @@ def _claimed_by(claim: str, process: Process) -> dict[str, Any]:
 
 def hand_over(connection: Connection, run_id: int, claim: str, process: Process) -> bool:
     """The supervisor's claim now belongs to its child."""
-    mine = and_(job_run.c.id == run_id, job_run.c.claim == claim, job_run.c.status == RunStatus.RUNNING.value)
-    return connection.execute(update(job_run).where(mine).values(_claimed_by(claim, process))).rowcount == 1
+    changes = _claimed_by(claim, process)
+    return connection.execute(update(job_run).where(_ours(run_id, claim)).values(changes)).rowcount == 1
+
+
+def holds(connection: Connection, run_id: int, claim: str) -> bool:
+    """Whether the run is still ours; it stays so until the end of the caller's transaction."""
+    query = select(job_run.c.id).where(_ours(run_id, claim)).with_for_update()
+    return connection.execute(query).first() is not None
+
+
+def _ours(run_id: int, claim: str) -> ColumnElement[bool]:
+    return and_(job_run.c.id == run_id, job_run.c.claim == claim, job_run.c.status == RunStatus.RUNNING.value)
 
 
 def end_run(
@@ -176,6 +208,10 @@ def end_run(
     any more: it was declared dead, cancelled or ended by another.
     """
     current = get_run(connection, run.id)
+    if current is not None and current.cancelled_by and end.status in ENDED_BADLY:
+        end = replace(
+            end, status=RunStatus.CANCELLED, reason=f"cancelled by {current.cancelled_by}", retry=False
+        )
     done = current is not None and move(
         connection,
         run.id,
@@ -213,13 +249,13 @@ def end_run(
 
 
 def _next_attempt(run: Row[Any], end: End, now: datetime) -> datetime | None:
-    if not end.retry or end.status not in RETRIED or run.retry_policy is None:
+    if not end.retry or end.status not in ENDED_BADLY or run.retry_policy is None:
         return None
     policy = RetryPolicy(**json.loads(run.retry_policy))
-    return next_attempt(policy, run.attempt, run.first_started_at, now, random.SystemRandom().random())
+    started = run.first_started_at + timedelta(seconds=run.absent_seconds)
+    return next_attempt(policy, run.attempt, started, now, random.SystemRandom().random())
 
 
-RETRIED = frozenset({RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.INTERRUPTED})
 LOG_STATUS = {RunStatus.SUCCESS: "SUCCESS", RunStatus.PARTIAL: "PARTIAL"}
 
 
@@ -241,25 +277,70 @@ def log_update(connection: Connection, run: Row[Any], end: End, now: datetime, *
     )
 
 
-def ready_runs(connection: Connection, now: datetime) -> Sequence[Row[Any]]:
-    """Queued runs that may start, oldest business date first."""
-    return connection.execute(
-        select(job_run)
-        .where(
-            job_run.c.status == RunStatus.QUEUED.value,
-            or_(job_run.c.not_before.is_(None), job_run.c.not_before <= now),
-        )
-        .order_by(job_run.c.business_date, job_run.c.id)
-    ).all()
+def ready_runs(connection: Connection, now: datetime, limit: int) -> Sequence[Row[Any]]:
+    """Queued runs that may start, oldest business date first: one per job, none of a job that runs or is paused.
+
+    What somebody asked for is started though the job's schedule is paused.
+    """
+    other = job_run.alias()
+    busy = select(other.c.id).where(other.c.active_key == job_run.c.job_id)
+    paused = select(job_pause.c.job_id).where(job_pause.c.job_id == job_run.c.job_id)
+    ready = select(job_run).where(
+        job_run.c.status == RunStatus.QUEUED.value,
+        or_(job_run.c.not_before.is_(None), job_run.c.not_before <= now),
+        ~busy.exists(),
+        or_(job_run.c.requested_by != BY_SCHEDULE, ~paused.exists()),
+    )
+    return connection.execute(ready.order_by(job_run.c.business_date, job_run.c.id).limit(limit)).all()
 
 
 def note_progress(
-    connection: Connection, run_id: int, claim: str, now: datetime, done: int, total: int | None, text: str
+    connection: Connection,
+    run_id: int,
+    claim: str,
+    now: datetime,
+    done: int,
+    total: int | None,
+    text: str,
+    item: str | None = None,
 ) -> bool:
-    """A sign of life with figures; False if the run is no longer ours."""
-    mine = and_(job_run.c.id == run_id, job_run.c.claim == claim, job_run.c.status == RunStatus.RUNNING.value)
-    values = {"beat_at": now, "progress_done": done, "progress_total": total, "progress_text": text[:200]}
-    return connection.execute(update(job_run).where(mine).values(values)).rowcount == 1
+    """How far the work is; False if the run is no longer ours or somebody has cancelled it."""
+    values = {
+        "beat_at": now,
+        "progress_at": now,
+        "progress_done": done,
+        "progress_total": total,
+        "progress_text": text[:200],
+        "progress_item": item and item[:100],
+    }
+    wanted = and_(_ours(run_id, claim), job_run.c.cancelled_by.is_(None))
+    return connection.execute(update(job_run).where(wanted).values(values)).rowcount == 1
+
+
+def note_beat(connection: Connection, run_id: int, claim: str, now: datetime) -> bool:
+    """A sign of life of the run's process; False if the run is no longer ours."""
+    return connection.execute(update(job_run).where(_ours(run_id, claim)).values(beat_at=now)).rowcount == 1
+
+
+def cancel(connection: Connection, run: Row[Any], by: str, now: datetime) -> bool:
+    """End a run that has not started, or mark one that runs so that whatever ends it makes it CANCELLED."""
+    status = RunStatus(run.status)
+    if status is not RunStatus.RUNNING:
+        return move(connection, run.id, status, RunStatus.CANCELLED, now, f"cancelled by {by}")
+    running = and_(job_run.c.id == run.id, job_run.c.status == status.value)
+    return connection.execute(update(job_run).where(running).values(cancelled_by=by)).rowcount == 1
+
+
+def try_again(connection: Connection, run: Row[Any], reason: str, now: datetime, **values: Any) -> bool:
+    """A run that ended badly goes back to QUEUED, its time limit for attempts started anew."""
+    values |= {
+        "first_started_at": None,
+        "absent_seconds": 0,
+        "not_before": None,
+        "finished_at": None,
+        "cancelled_by": None,
+    }
+    return move(connection, run.id, RunStatus(run.status), RunStatus.QUEUED, now, reason, **values)
 
 
 def note_process_end(connection: Connection, run_id: int, attempt: int, exit_code: int, peak_kb: int) -> None:
@@ -316,6 +397,17 @@ def fires_recorded(connection: Connection, job_id: str, since: datetime) -> set[
     return set(connection.execute(query).scalars())
 
 
+def paused_jobs(connection: Connection) -> set[str]:
+    return set(connection.execute(select(job_pause.c.job_id)).scalars())
+
+
+def note_absence(connection: Connection, absence: timedelta) -> None:
+    """Time in which no daemon was there counts for no run's limits."""
+    pending = job_run.c.status.in_([status.value for status in PENDING])
+    longer = job_run.c.absent_seconds + int(absence.total_seconds())
+    connection.execute(update(job_run).where(pending).values(absent_seconds=longer))
+
+
 def known_since(connection: Connection) -> datetime | None:
     """When this database had its first run."""
     return connection.execute(select(func.min(job_run.c.queued_at))).scalar()
@@ -323,41 +415,3 @@ def known_since(connection: Connection) -> datetime | None:
 
 def running_job(connection: Connection, job_id: str) -> Row[Any] | None:
     return connection.execute(select(job_run).where(job_run.c.active_key == job_id)).one_or_none()
-
-
-def take_over(connection: Connection, process: Process, now: datetime) -> None:
-    """This process is the daemon from now on. Raises AlreadyRunning while another one lives."""
-    other = connection.execute(select(daemon).with_for_update()).one_or_none()
-    values = {
-        "host": process.host,
-        "pid": process.pid,
-        "pid_started": process.started,
-        "started_at": now,
-        "heartbeat_at": now,
-        "stopped_at": None,
-    }
-    if other is None:
-        connection.execute(insert(daemon).values(id=1, **values))
-        return
-    if other.stopped_at is None and other.pid != process.pid:
-        known = Process(other.host, other.pid, other.pid_started)
-        alive = known.is_alive() if other.host == process.host else abs(now - other.heartbeat_at) < LEASE
-        if alive:
-            raise AlreadyRunning(f"a daemon runs already on this database: pid {other.pid} on {other.host}")
-    connection.execute(update(daemon).where(daemon.c.id == 1).values(values))
-
-
-def beat(connection: Connection, process: Process, now: datetime) -> bool:
-    """A sign of life; False if another daemon has taken over."""
-    return _own_row(connection, process, heartbeat_at=now)
-
-
-def daemon_stopped(connection: Connection, process: Process, now: datetime) -> None:
-    _own_row(connection, process, heartbeat_at=now, stopped_at=now)
-
-
-def _own_row(connection: Connection, process: Process, **values: Any) -> bool:
-    mine = and_(
-        daemon.c.host == process.host, daemon.c.pid == process.pid, daemon.c.pid_started == process.started
-    )
-    return connection.execute(update(daemon).where(mine).values(values)).rowcount == 1

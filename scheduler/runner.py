@@ -7,19 +7,27 @@ claim. Died before: nothing happened. Died after: it succeeded.
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
+import time
+from types import FrameType
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import Row
 
 from core import db
+from core.crash_points import arm, reached
 from core.errors import NavKeeperError
 from scheduler import run_store
 from scheduler.job import RunStatus
 from scheduler.run_context import RunContext
 from scheduler.run_store import End
 from scheduler.tasks import require_task, table_of
+
+GRACE_SECONDS = 10.0  # between asking a process to end and killing it
+ASKED_TO_END = 128 + signal.SIGTERM  # the exit code of a run that was
 
 
 def execute(context: RunContext, run: Row[Any]) -> End:
@@ -53,10 +61,12 @@ def execute(context: RunContext, run: Row[Any]) -> End:
 
 def main(argv: list[str]) -> int:
     """The child's entry: take the claim over from the supervisor, then run."""
+    signal.signal(signal.SIGTERM, _stop)
     from config.logging_config import configure_logging
     from config.settings import load_settings
     from config.translation import translator
     from scheduler.clock import clock_from
+    from scheduler.heartbeat import signs_of_life
     from scheduler.process_identity import this_process
 
     run_id, claim = int(argv[0]), argv[1]
@@ -69,14 +79,37 @@ def main(argv: list[str]) -> int:
     if not ours or run is None:
         logging.getLogger(__name__).error("run %d is not ours to do", run_id)
         return 1
-    translate = translator(settings.language)
+    if run.attempt == 1:  # a proof kills a run once: the next attempt shows what it left
+        arm(settings.crash_at)
+    reached(f"{run.job_id}.claimed")
+    clock, translate = clock_from(settings), translator(settings.language)
     context = RunContext(
-        engine, settings, run, claim, clock_from(settings), table_name=table_of(run.task), translate=translate
+        engine, settings, run, claim, clock, table_name=table_of(run.task), translate=translate
     )
-    return (
-        0 if execute(context, run).status in (RunStatus.SUCCESS, RunStatus.PARTIAL, RunStatus.SKIPPED) else 1
-    )
+    with signs_of_life(engine, run_id, claim, clock, _end_own_group):
+        end = execute(context, run)
+    reached(f"{run.job_id}.over")
+    return 0 if end.status in (RunStatus.SUCCESS, RunStatus.PARTIAL, RunStatus.SKIPPED) else 1
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    """Asked to end: unwind, so that connections close and transactions roll back. Once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _end_own_group() -> None:
+    """As the supervisor would end us: politely, then by force; grandchildren included."""
+    os.killpg(0, signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        logging.getLogger(__name__).warning("asked to end: nothing more is written")
+        logging.shutdown()
+        os._exit(ASKED_TO_END)  # a thread may sit in a request; who recorded nothing needs no clean-up
+    sys.exit(code)

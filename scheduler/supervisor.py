@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -9,23 +10,29 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row
+from sqlalchemy import Connection, Row
 
 from core import db
+from core.crash_points import reached
 from scheduler import run_store
+from scheduler.firing import require_calendar
 from scheduler.job import Job, RunStatus
-from scheduler.process_identity import Process, peak_memory_kb, this_process
+from scheduler.leadership import Leadership, Stillness
+from scheduler.plan import work_for
+from scheduler.process_identity import Process, peak_memory_kb, process_of
 from scheduler.run_store import End
+from scheduler.runner import ASKED_TO_END, GRACE_SECONDS
 from scheduler.tasks import table_of
 
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
-MAX_CHILDREN = 2
-GRACE_SECONDS = 10.0
+READY_LOOKED_AT = 100
+REMOTE_SILENCE = 60.0  # a run's process on another host beats every 10 s
+OTHER_TIMEOUT_MINUTES = 240.0  # of jobs no longer in the file
 
 
 @dataclass
@@ -34,36 +41,57 @@ class Child:
     attempt: int
     claim: str
     process: subprocess.Popen[bytes]
-    deadline: datetime
+    deadline: float  # time.monotonic(): a jump of the clock neither ends a run nor spares it
     peak_kb: int = 0
     end: End | None = None  # why we are ending it
     kill_at: float | None = None  # time.monotonic()
 
 
 class Supervisor:
-    """Owns the child processes of one daemon."""
+    """Owns the child processes of the leading daemon, and looks after those that an earlier one left."""
 
-    def __init__(self, engine: Engine, jobs: dict[str, Job], logs: Path) -> None:
-        self.engine = engine
+    def __init__(self, leader: Leadership, jobs: dict[str, Job], logs: Path, limit: int) -> None:
+        self.leader = leader
         self.jobs = jobs
         self.logs = logs / "runs"
+        self.limit = limit
         self.children: dict[int, Child] = {}
-        self.hurried: set[int] = set()  # runs of an earlier daemon that were asked to end
+        self.adopted = 0  # children of earlier daemons, still at work
+        self.ending: dict[int, End] = {}  # adopted runs that were asked to end, and why
+        self.abandoned: list[subprocess.Popen[bytes]] = []  # of the time when we led, to be buried
+        self.stillness = Stillness()
 
     def start_queued(self, now: datetime) -> None:
         """Claim and start the runs that are ready, oldest business date first, while there is room."""
-        with db.read(self.engine) as connection:
-            ready = run_store.ready_runs(connection, now)
+        if not self._room():
+            return
+        with db.read(self.leader.engine) as connection:
+            ready = run_store.ready_runs(connection, now, READY_LOOKED_AT)
         for run in ready:
-            if len(self.children) >= MAX_CHILDREN:
+            if not self._room():
                 return
             if run.id in self.children:  # its last attempt's process has not quite ended
                 continue
             log_file = self.logs / f"{run.id}.{run.attempt + 1}.log"
-            with db.write(self.engine) as connection:
-                claim = run_store.claim_run(connection, run, this_process(), now, str(log_file))
+            with self.leader.write() as connection:
+                work = self._work(connection, run, now)
+                claim = run_store.claim_run(connection, run, self.leader.process, now, str(log_file), **work)
+                reached("claim.written")
             if claim is not None:
+                reached("claim.committed")
                 self._start(run, claim, log_file, now)
+
+    def _work(self, connection: Connection, run: Row[Any], now: datetime) -> dict[str, str]:
+        """What changes in a run because of the time since it was queued: see plan.work_for."""
+        job = self.jobs.get(run.job_id)
+        if job is None or not job.latest_only or run.task != job.task:
+            return {}
+        calendar = require_calendar(connection)
+        task, params = work_for(job, json.loads(run.params), run.business_date, calendar, now)
+        return {"task": task, "params": json.dumps(params)}
+
+    def _room(self) -> bool:
+        return len(self.children) + self.adopted < self.limit
 
     def _start(self, run: Row[Any], claim: str, log_file: Path, now: datetime) -> None:
         try:
@@ -80,27 +108,36 @@ class Supervisor:
         except OSError as error:  # no process, no disk: the claim must not outlive this attempt
             log.error("run %d could not be started: %s", run.id, error)
             end = End(RunStatus.FAILED, 0, f"could not be started: {error}", retry=True)
-            with db.write(self.engine) as connection:
+            with self.leader.write() as connection:
                 end_for_dead(connection, run, end, now, claim)
             return
-        minutes = self.jobs[run.job_id].timeout_minutes if run.job_id in self.jobs else 240
-        deadline = now + timedelta(minutes=minutes)
+        deadline = time.monotonic() + self._timeout_minutes(run) * 60
         self.children[run.id] = Child(run.id, run.attempt + 1, claim, process, deadline)
         log.info("run %d: %s for %s started, pid %d", run.id, run.job_id, run.business_date, process.pid)
+        reached("child.started")
+
+    def _timeout_minutes(self, run: Row[Any]) -> float:
+        job = self.jobs.get(run.job_id)
+        return job.timeout_minutes if job else OTHER_TIMEOUT_MINUTES
 
     def watch(self, now: datetime) -> None:
         """Collect ended children; end those over their time."""
+        self.abandoned = [process for process in self.abandoned if process.poll() is None]
         for child in list(self.children.values()):
             child.peak_kb = max(child.peak_kb, peak_memory_kb(child.process.pid))
             if child.process.returncode is None and not _has_ended(child.process.pid):
-                self._hurry(child, now)
+                self._hurry(child)
                 continue
-            if child.process.returncode is None:
-                # Grandchildren do not outlive the run. Before the child is reaped, while its pid is still its own.
-                _kill_group(child.process.pid, signal.SIGKILL)
-                child.process.wait()
+            self.reap(child)
+            reached("child.reaped")
             self._record(child, child.process.returncode, now)
             del self.children[child.run_id]
+
+    def reap(self, child: Child) -> None:
+        """Grandchildren do not outlive the run: they go before the child is reaped, while its pid is still its own."""
+        if child.process.returncode is None:
+            kill_group(child.process.pid, signal.SIGKILL)
+            child.process.wait()
 
     def any_alive(self) -> bool:
         return any(
@@ -108,54 +145,121 @@ class Supervisor:
             for child in self.children.values()
         )
 
-    def _hurry(self, child: Child, now: datetime) -> None:
-        if child.end is None and now >= child.deadline:
+    def _hurry(self, child: Child) -> None:
+        if child.end is None and time.monotonic() >= child.deadline:
             self.terminate(child, End(RunStatus.TIMED_OUT, 0, "over its time limit", retry=True))
         elif child.kill_at is not None and time.monotonic() >= child.kill_at:
-            _kill_group(child.process.pid, signal.SIGKILL)
+            kill_group(child.process.pid, signal.SIGKILL)
 
     def terminate(self, child: Child, end: End) -> None:
         """Ask the run's process group to end; it is killed after a grace period."""
-        child.end = end
-        child.kill_at = time.monotonic() + GRACE_SECONDS
-        _kill_group(child.process.pid, signal.SIGTERM)
+        if child.end is None:
+            child.end = end
+            child.kill_at = time.monotonic() + GRACE_SECONDS
+            kill_group(child.process.pid, signal.SIGTERM)
 
     def terminate_all(self, reason: str) -> None:
         for child in self.children.values():
-            if child.end is None:
-                self.terminate(child, End(RunStatus.INTERRUPTED, 0, reason, retry=True))
+            self.terminate(child, End(RunStatus.INTERRUPTED, 0, reason, retry=True))
+
+    def abandon(self) -> None:
+        """We lead no more: the children go on, for the next leader to see to; here they are only buried."""
+        self.abandoned += [child.process for child in self.children.values()]
+        self.children.clear()
 
     def _record(self, child: Child, code: int, now: datetime) -> None:
         """Write the end of a run whose process did not write it itself, and what only its parent knows."""
-        with db.write(self.engine) as connection:
+        with self.leader.write() as connection:
             run = run_store.get_run(connection, child.run_id)
             if run is not None and run.status == RunStatus.RUNNING.value:
                 end_for_dead(connection, run, child.end or _verdict(code), now, child.claim)
             run_store.note_process_end(connection, child.run_id, child.attempt, code, child.peak_kb)
+            reached("end.recorded")
         log.info("run %d: process ended with %d", child.run_id, code)
 
     def recover(self, now: datetime) -> None:
-        """Runs that are no children of ours: gone ones are INTERRUPTED, over-long ones are ended."""
-        with db.read(self.engine) as connection:
+        """Look at every run under way: those whose process is gone are INTERRUPTED, unwanted ones are ended."""
+        with db.read(self.leader.engine) as connection:
             running = run_store.runs_in(connection, RunStatus.RUNNING)
-        here = this_process().host
-        for run in running:
-            if run.id in self.children:
-                continue
-            process = Process(run.host or "", run.pid or 0, run.pid_started or "")
-            local = process.host == here or self.engine.dialect.name == "sqlite"  # a file has one host
-            if local and not (process.host == here and process.is_alive()):
-                with db.write(self.engine) as connection:
-                    end_for_dead(connection, run, run_store.GONE, now)
-                log.warning("run %d was interrupted: its process is gone", run.id)
-            elif local and run.requested_by == run_store.BY_SCHEDULE and now >= self._deadline(run):
-                again = run.id in self.hurried
-                _kill_group(process.pid, signal.SIGKILL if again else signal.SIGTERM)
-                self.hurried.add(run.id)
+        at_work = [run for run in running if self._look_at(run, now)]
+        adopted = {run.id for run in at_work} - self.children.keys()
+        self.adopted = sum(1 for run in at_work if run.id in adopted and run.log_file is not None)
+        self.ending = {run_id: end for run_id, end in self.ending.items() if run_id in adopted}
+        self.stillness.keep_only(
+            {(what, run.id, run.attempt) for run in running for what in ("beat", "work")}
+        )
 
-    def _deadline(self, run: Row[Any]) -> datetime:
-        minutes = self.jobs[run.job_id].timeout_minutes if run.job_id in self.jobs else 240
-        return run.started_at + timedelta(minutes=minutes)  # type: ignore[no-any-return]
+    def _look_at(self, run: Row[Any], now: datetime) -> bool:
+        """Whether the run goes on."""
+        if run.id in self.children:
+            if run.cancelled_by:
+                self.cancel(run.id)
+        elif not self._adopt(run, now):
+            return False
+        self._notice_silence(run, now)
+        return True
+
+    def _adopt(self, run: Row[Any], now: datetime) -> bool:
+        """A run that is no child of ours: end it if its process is gone, or if it should not go on."""
+        process = Process(run.host or "", run.pid or 0, run.pid_started or "")
+        here = process.host == self.leader.process.host
+        if here and process.is_alive() and process != self.leader.process:
+            end = self._unwanted(run, process.age_seconds())
+            if end is not None:
+                kill_group(process.pid, signal.SIGKILL if run.id in self.ending else signal.SIGTERM)
+                self.ending[run.id] = end
+            return True
+        end = self.ending.get(run.id, run_store.GONE)
+        if not here and self.leader.engine.dialect.name != "sqlite":  # an SQLite file has one host
+            still = self.stillness.seconds(("beat", run.id, run.attempt), run.beat_at)
+            unwanted = self._unwanted(run, (now - run.started_at).total_seconds())
+            if still < REMOTE_SILENCE and unwanted is None:
+                return True
+            # Its process, if it lives after all, finds its claim gone at its next sign of life, and ends.
+            end = unwanted or End(RunStatus.INTERRUPTED, 0, f"no sign of life from {run.host}", retry=True)
+        elif run.log_file is not None and process_of(process.pid).started == "":
+            _kill_leftovers(process.pid)
+        with self.leader.write() as connection:
+            end_for_dead(connection, run, end, now)
+            reached("recover.ended")
+        log.warning("run %d is over: %s", run.id, end.reason)
+        return False
+
+    def _unwanted(self, run: Row[Any], age: float | None) -> End | None:
+        """Why a run of nobody's should end. What somebody runs by hand has no time limit."""
+        if run.cancelled_by:
+            return End(RunStatus.CANCELLED)
+        if run.log_file is not None and age is not None and age >= self._timeout_minutes(run) * 60:
+            return End(RunStatus.TIMED_OUT, 0, "over its time limit", retry=True)
+        return self.ending.get(run.id)
+
+    def cancel(self, run_id: int) -> None:
+        """End a run of ours if it has been marked as cancelled."""
+        with db.read(self.leader.engine) as connection:
+            run = run_store.get_run(connection, run_id)
+        if run is not None and run.cancelled_by and run_id in self.children:
+            self.terminate(self.children[run_id], End(RunStatus.CANCELLED))
+
+    def _notice_silence(self, run: Row[Any], now: datetime) -> None:
+        """Note once per attempt that a run's work says nothing; end it if its job says so."""
+        job = self.jobs.get(run.job_id)
+        still = self.stillness.seconds(("work", run.id, run.attempt), run.progress_at)
+        if job is None or still < job.silent_minutes * 60:
+            return
+        reason = f"{run.job_id} has said nothing for {job.silent_minutes:g} minutes"
+        with self.leader.write() as connection:
+            news = run_store.note_alert(
+                connection, run, "silent", f"silent:{run.id}:{run.attempt}", reason, now
+            )
+        if news:
+            log.warning("run %d: %s", run.id, reason)
+        if job.kill_silent:
+            end = End(RunStatus.INTERRUPTED, 0, reason, retry=True)
+            if run.id in self.children:
+                self.terminate(self.children[run.id], end)
+            elif run.id not in self.ending:
+                kill_group(run.pid, signal.SIGTERM)
+                self.ending[run.id] = end
 
 
 def end_for_dead(
@@ -166,9 +270,10 @@ def end_for_dead(
 
 
 def _verdict(code: int) -> End:
-    if code < 0:
-        names = {number.value: number.name for number in signal.Signals}
-        reason = f"its process was killed by {names.get(-code, f'signal {-code}')}"
+    if code < 0 or code == ASKED_TO_END:
+        number = -code if code < 0 else signal.SIGTERM
+        names = {known.value: known.name for known in signal.Signals}
+        reason = f"its process was killed by {names.get(number, f'signal {number}')}"
         return End(RunStatus.INTERRUPTED, 0, reason, retry=True)
     reason = f"its process ended with exit code {code} before it could record why; see its log"
     return End(RunStatus.FAILED, 0, reason, retry=True)
@@ -182,8 +287,20 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
-def _kill_group(pid: int, number: signal.Signals) -> None:
+def _kill_leftovers(pid: int) -> None:
+    """Grandchildren of a run whose own process is gone. Nobody has its pid again while its group lives."""
     try:
-        os.killpg(pid, number)
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def kill_group(pid: int, number: signal.Signals) -> None:
+    """Signal a process and its whole group, or the process alone if it leads no group."""
+    try:
+        if os.getpgid(pid) == pid:
+            os.killpg(pid, number)
+        else:  # started by hand, from a script: the group is the script's
+            os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
         return

@@ -7,7 +7,7 @@ loading pandas.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,20 +15,27 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from core import db
+from core.crash_points import reached
 from core.errors import BatchRejected, NotPublished, NotReady, UnknownFund, UsageError
 from core.trading_calendar import TradingCalendar, load_calendar
-from scheduler.job import RunStatus
+from scheduler import run_store
+from scheduler.job import DONE_WELL, ENDED_BADLY, PENDING, RunStatus
+from scheduler.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine, Row
 
     from config.settings import Settings
-    from core.data_pipeline import DataPipeline
+    from core.collector import Fetched, FundCollector, History
+    from core.data_pipeline import DataPipeline, NavResult
     from core.metrics_calculator import FundMetricsCalculator
     from core.sources.base import Source
-    from scheduler.run_context import RunContext
+    from scheduler.run_context import Commit, RunContext
 
 RULES_FILE = Path(__file__).resolve().parents[1] / "config" / "rules.toml"
+GIVEN_UP = ENDED_BADLY - {RunStatus.CANCELLED}  # what a sweep tries again; somebody's will is respected
+FUNDS_NAMED = 2000  # of more changed funds than this the whole market is recalculated
+RECALCULATION = RetryPolicy(attempts=4, base_seconds=30)
 
 
 class Params(BaseModel):
@@ -119,6 +126,7 @@ def collect_nav(context: RunContext, params: SourceParams) -> None:
     try:
         collector = FundCollector(context.engine, source)
         fetched = collector.fetch(context.business_date)
+        reached("collect.fetched")
         if not fetched.advanced:
             if context.business_date in calendar.provisional:
                 with context.commit() as commit:
@@ -129,6 +137,7 @@ def collect_nav(context: RunContext, params: SourceParams) -> None:
             raise NotPublished(nothing_published(fetched))
         with context.commit() as commit:
             collector.stage(commit.connection, fetched, context.now(), context.run_id)
+            reached("collect.staged")
             advanced, before, share = coverage(commit.connection, fetched, calendar)
             needed = load_thresholds(RULES_FILE).share_of_last_session
             if share < needed:
@@ -159,6 +168,7 @@ def validate_nav(context: RunContext, params: ValidateParams) -> None:
         raise NotReady(f"nothing is staged for {context.business_date}; first run: python main.py nav")
     pipeline = pipeline_for(context.engine, calendar_of(context))
     checked = pipeline.check(batch_id, context.now(), force=params.force)
+    reached("validate.checked")
     with context.commit() as commit:
         result = pipeline.merge(commit.connection, checked, context.now())
         context.details["validation"] = result
@@ -193,6 +203,7 @@ def calculate_metrics(context: RunContext, params: MetricsParams) -> None:
         raise NotReady(
             f"there are no NAVs up to {context.business_date}; collect some first: python main.py nav"
         )
+    reached("metrics.calculated")
     with context.commit() as commit:
         save_metrics(commit.connection, context.business_date, rows, params.fund_codes)
         commit.end(RunStatus.SUCCESS, len(rows))
@@ -231,8 +242,8 @@ def weekly_full_calc(context: RunContext, _params: Params) -> None:
 def backfill_nav(context: RunContext, params: BackfillParams) -> None:
     """Histories of many funds: staged, checked and merged a few hundred funds at a time.
 
-    Every batch is merged in a transaction of its own; doing it again changes nothing, so a run that
-    died is simply run again.
+    Every batch is merged in a transaction of its own, fenced by the run's claim; doing it again changes
+    nothing, so a run that died is simply run again.
     """
     from core import nav_store
     from core.collector import FundCollector
@@ -253,22 +264,19 @@ def backfill_nav(context: RunContext, params: BackfillParams) -> None:
         if unknown:
             raise UnknownFund(f"the source knows no fund {', '.join(unknown[:5])}; check the code")
         codes = list(params.fund_codes or sorted(listed))
-        with db.write(context.engine) as connection:
+        with context.transaction() as connection:
             nav_store.save_funds(connection, funds, context.now())
         total = dict.fromkeys(("total", "inserted", "revised", "unchanged", "quarantined", "repeated"), 0)
         done = empty = 0
 
-        def arrived(funds: int) -> None:
-            context.progress(done + funds, len(codes), "funds")
+        def arrived(funds: int, code: str) -> None:
+            context.progress(done + funds, len(codes), "funds", code)
 
-        history = collector.collect_history(
-            codes, context.now(), params.start, params.end, context.run_id, arrived
-        )
-        for batch in history:
-            result = pipeline.process_nav_data(batch.batch_id, context.now(), batch.rows)
+        for history in collector.collect_history(codes, params.start, params.end, arrived):
+            result = _merge_history(context, collector, pipeline, history)
             total = {name: count + getattr(result, name) for name, count in total.items()}
-            done += batch.funds
-            empty += batch.empty
+            done += history.funds
+            empty += history.empty
         context.details["backfill"] = total | {"funds": done, "funds_without_rows": empty}
         if not total["total"]:
             raise NotReady("the source has no rows for these funds and dates")
@@ -284,6 +292,18 @@ def backfill_nav(context: RunContext, params: BackfillParams) -> None:
         source.close()
 
 
+def _merge_history(
+    context: RunContext, collector: FundCollector, pipeline: DataPipeline, history: History
+) -> NavResult:
+    """Stage, check and merge a portion, each step only while the run is ours."""
+    with context.transaction() as connection:
+        batch_id = collector.stage_history(connection, history, context.now(), context.run_id)
+    reached("history.staged")
+    checked = pipeline.check(batch_id, context.now(), history.rows)
+    with context.transaction() as connection:
+        return pipeline.merge(connection, checked, context.now())
+
+
 def _stored(context: RunContext, day: date) -> bool:
     from core import nav_store
     from core.rules import load_thresholds
@@ -295,6 +315,116 @@ def _stored(context: RunContext, day: date) -> bool:
     return found > 0 and found >= load_thresholds(RULES_FILE).share_of_last_session * usual
 
 
+def sweep_nav(context: RunContext, params: SourceParams) -> None:
+    """Once more for a night that was collected: what is new or changed since is judged and merged, nothing else.
+
+    A night that was not, or whose batch was refused, gets another chance. A date that the whole-market pages
+    have left is filled from history where it is stored thinly. While the night's own runs are at work the sweep
+    leaves them alone: the next one comes.
+    """
+    from core import nav_store
+
+    day = context.business_date
+    past = calendar_of(context).newest_business_date(context.now()) > day
+    with db.read(context.engine) as connection:
+        collect, validate = (run_store.deciding_run(connection, job, day) for job in ("collect", "validate"))
+        merged = nav_store.newest_batch(connection, day, "MERGED") is not None
+        running = run_store.runs_in(connection, RunStatus.RUNNING)
+    earlier = [run for run in running if (run.task, run.business_date) == ("sweep_nav", day)]
+    reason = sweep_obstacle(_status(collect), _status(validate), merged=merged or past)
+    if any(run.id < context.run_id for run in earlier):
+        reason = "another sweep of this date is at work"
+    if reason is None and past:
+        backfill_nav(context, BackfillParams(source=params.source, start=day, end=day, unless_stored=True))
+    elif reason is None and collect is not None and RunStatus(collect.status) in DONE_WELL:
+        _sweep(context, params, None if merged else validate)
+    else:
+        with context.commit() as commit:
+            if reason is None and collect is not None:
+                reason = f"collect was {collect.status}; it is tried again"
+                run_store.try_again(commit.connection, collect, "a sweep tries it again", context.now())
+            commit.end(RunStatus.SKIPPED, 0, reason)
+
+
+def sweep_obstacle(collect: RunStatus | None, validate: RunStatus | None, *, merged: bool) -> str | None:
+    """Why a night in this state cannot be swept now, or None. `merged`: whether anything of it is."""
+    if collect is None or collect not in DONE_WELL | GIVEN_UP:
+        return f"collect is {collect.value}" if collect else "there is no run of collect for this date"
+    if collect in GIVEN_UP or (validate in GIVEN_UP or (merged and validate not in PENDING)):
+        return None
+    return f"validate is {validate.value}" if validate else "there is no run of validate for this date"
+
+
+def _status(run: Row[Any] | None) -> RunStatus | None:
+    return RunStatus(run.status) if run is not None else None
+
+
+def _sweep(context: RunContext, params: SourceParams, refused: Row[Any] | None) -> None:
+    """`refused`: the night's run of validate where it merged nothing."""
+    from core import nav_store
+    from core.collector import FundCollector, nothing_published
+
+    pipeline = pipeline_for(context.engine, calendar_of(context))
+    source = make_source(context.settings, params.source)
+    try:
+        collector = FundCollector(context.engine, source)
+        fetched = collector.fetch(context.business_date)
+        reached("sweep.fetched")
+        if refused is not None and not fetched.advanced:
+            raise NotPublished(nothing_published(fetched))
+        with context.commit() as commit:
+            nav_store.lock_merges(commit.connection)  # a sweep that was faster has made its news known
+            if refused is None:
+                _merge_news(context, commit, collector, pipeline, fetched)
+            elif run_store.try_again(commit.connection, refused, "a sweep collected anew", context.now()):
+                collector.stage(commit.connection, fetched, context.now(), context.run_id)
+                rows = f"{len(fetched.rows)} rows were collected anew"
+                commit.end(RunStatus.SUCCESS, 0, f"validate was {refused.status}; {rows}")
+            else:
+                commit.end(RunStatus.SKIPPED, 0, "validate is at work")
+    finally:
+        source.close()
+
+
+def _merge_news(
+    context: RunContext, commit: Commit, collector: FundCollector, pipeline: DataPipeline, fetched: Fetched
+) -> None:
+    """Stage, judge and merge the rows that are new or changed, in the run's last transaction."""
+    from core import nav_store
+
+    connection, now = commit.connection, context.now()
+    news = nav_store.unseen_rows(connection, fetched.business_date, fetched.rows)
+    if not news:
+        commit.end(RunStatus.SUCCESS, 0, "nothing new")
+        return
+    batch_id = collector.stage(connection, replace(fetched, rows=news), now, context.run_id, kind="sweep")
+    result = pipeline.merge(connection, pipeline.check(batch_id, now, news, within=connection), now)
+    _recalculate(context, connection, nav_store.changed_funds(connection, batch_id))
+    many = pipeline.thresholds.share_quarantined * len(fetched.rows)  # of the night, not of a handful of rows
+    status = RunStatus.PARTIAL if result.quarantined > many else RunStatus.SUCCESS
+    reason = f"{result.quarantined} of {result.total} new rows quarantined" if result.quarantined else None
+    commit.end(status, result.inserted + result.revised, reason)
+
+
+def _recalculate(context: RunContext, connection: Connection, funds: list[str]) -> None:
+    """Queue the metrics of these funds, unless the night's own calculation is still to come."""
+    metrics = run_store.deciding_run(connection, "metrics", context.business_date)
+    if not funds or _status(metrics) not in DONE_WELL | {RunStatus.QUEUED, RunStatus.RUNNING}:
+        return
+    run_store.add_run(
+        connection,
+        job_id="metrics",
+        task="calculate_metrics",
+        business_date=context.business_date,
+        status=RunStatus.QUEUED,
+        now=context.now(),
+        params={"fund_codes": funds} if len(funds) <= FUNDS_NAMED else {},
+        requested_by="sweep",
+        reason=f"{len(funds)} funds changed",
+        retry=RECALCULATION,
+    )
+
+
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -303,6 +433,7 @@ TASKS: dict[str, Task] = {
         Task("calculate_metrics", calculate_metrics, MetricsParams, "fund_metrics"),
         Task("weekly_full_calc", weekly_full_calc, Params, "fund_metrics"),
         Task("backfill_nav", backfill_nav, BackfillParams, "fund_nav"),
+        Task("sweep_nav", sweep_nav, SourceParams, "fund_nav"),
     )
 }
 

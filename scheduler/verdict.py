@@ -8,11 +8,12 @@ from datetime import date, datetime
 from typing import Any
 
 from core.trading_calendar import TradingCalendar
-from scheduler.job import RunStatus
+from scheduler.job import ENDED_BADLY, RunStatus
 
 STATES = ("FAILED", "EMPTY", "STOPPED", "LATE", "INCOMPLETE", "RUNNING", "OK")  # worst first
-BROKEN = frozenset({RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.INTERRUPTED, RunStatus.BLOCKED})
+BROKEN = ENDED_BADLY | {RunStatus.BLOCKED}
 THIN = 0.5  # under half of the previous trading day's rows is not a whole night
+COMPLETE = 0.8  # of them is a whole night; config/rules.toml, [collection], ships the same
 HELD = 0.01  # over this share of quarantined rows a night is incomplete; config/rules.toml, [merge], ships the same
 ACTIONS = {  # task -> word of the command line
     "collect_nav": "nav",
@@ -164,7 +165,7 @@ def judge(
         reasons.append(Reason("EMPTY", "no_data", {}))
     else:
         reasons += _late(nav, table["money_fund_yield"], table["fund_metrics"], expected)
-    reasons += _incomplete(steps, batch)
+    reasons += _incomplete(steps, batch, nav)
     for step in steps:
         if step.run is not None and step.run.status == RunStatus.RUNNING:
             run: dict[str, Any] = {
@@ -218,9 +219,13 @@ def _late(nav: Freshness, money: Freshness, metrics: Freshness, expected: date |
         yield Reason("LATE", "gap", {"table": nav.table, "date": nav.previous_date})
 
 
-def _incomplete(steps: tuple[ChainStep, ...], batch: Batch | None) -> Iterator[Reason]:
+def _incomplete(steps: tuple[ChainStep, ...], batch: Batch | None, nav: Freshness) -> Iterator[Reason]:
     """Steps that did their work on less than they should have; too many quarantined rows, said once."""
     partial = [step.run for step in steps if step.run is not None and step.run.status == RunStatus.PARTIAL]
+    if nav.coverage is not None and nav.coverage >= COMPLETE:  # the late sweeps have brought the rest
+        partial = [
+            run for run in partial if (run.task, run.business_date) != ("collect_nav", nav.newest_date)
+        ]
     for run in partial:
         figures = {"job": run.job, "task": run.task, "date": run.business_date, "reason": run.reason}
         yield Reason("INCOMPLETE", "partial", figures)
@@ -237,7 +242,10 @@ def _command(reasons: list[Reason], expected: date | None) -> str:
     night = worst.figures.get("date") or expected
     if worst.code in ("job_failed", "job_blocked"):
         action = ACTIONS.get(worst.figures["task"])
-        return f"{main} {action} --date {night}" if action else f"{main} doctor"
+        again = (
+            f"{action} --date {night}" if action else f"jobs trigger {worst.figures['job']} --date {night}"
+        )
+        return f"{main} {again}"
     if worst.code == "batch_rejected":
         return f"{main} all --date {night}"
     if any(reason.code in ("no_calendar", "calendar_ends") for reason in reasons):

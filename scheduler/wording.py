@@ -28,9 +28,12 @@ STYLES = {
     "FAILURE": "red",
     "TIMED_OUT": "red",
     "INTERRUPTED": "red",
+    "CANCELLED": "yellow",
     "BLOCKED": "red",
     "SKIPPED": "dim",
     "MISSED": "yellow",
+    "DONE": "green",
+    "REFUSED": "red",
 }
 WORDS = {
     "OK": N_("OK"),
@@ -45,6 +48,7 @@ WORDS = {
     "FAILURE": N_("FAILURE"),
     "TIMED_OUT": N_("TIMED OUT"),
     "INTERRUPTED": N_("INTERRUPTED"),
+    "CANCELLED": N_("CANCELLED"),
     "BLOCKED": N_("BLOCKED"),
     "SKIPPED": N_("SKIPPED"),
     "MISSED": N_("MISSED"),
@@ -55,6 +59,9 @@ WORDS = {
     "REJECTED": N_("REJECTED"),
     "SUPERSEDED": N_("SUPERSEDED"),
     "EXPIRED": N_("EXPIRED"),
+    "PENDING": N_("PENDING"),
+    "DONE": N_("DONE"),
+    "REFUSED": N_("REFUSED"),
 }
 REASONS = {
     "batch_rejected": N_("the batch of {date} was refused by the gate {gate}"),
@@ -81,6 +88,8 @@ JOBS = {
     "collect": N_("collect"),
     "validate": N_("validate"),
     "metrics": N_("metrics"),
+    "sweep": N_("sweep"),
+    "sweep_morning": N_("sweep_morning"),
     "weekly": N_("weekly"),
     "backfill": N_("backfill"),
 }
@@ -93,6 +102,8 @@ CODES = {
     "database_unavailable": N_("database_unavailable"),
     "error": N_("error"),
     "internal_error": N_("internal_error"),
+    "leadership_lost": N_("leadership_lost"),
+    "no_daemon": N_("no_daemon"),
     "not_published": N_("not_published"),
     "not_ready": N_("not_ready"),
     "schema_outdated": N_("schema_outdated"),

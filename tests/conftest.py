@@ -90,6 +90,17 @@ def engine(url: URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 
 
 @pytest.fixture
+def mariadb_engine(mariadb: URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """A database ready for work where only a server shows what is meant."""
+    url = _new_database(mariadb)
+    monkeypatch.setenv("NAVKEEPER_DB_URL", url.render_as_string(hide_password=False))
+    found = db.connect(url)
+    initialise(found, NOW)
+    yield found
+    found.dispose()
+
+
+@pytest.fixture
 def sqlite_engine(sqlite_url: URL, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """A database ready for work where the kind does not matter."""
     monkeypatch.setenv("NAVKEEPER_DB_URL", sqlite_url.render_as_string(hide_password=False))

@@ -27,6 +27,20 @@ def at(day: date, hour: int, minute: int = 0) -> datetime:
     return datetime(day.year, day.month, day.day, hour, minute, tzinfo=SHANGHAI)
 
 
+def jobs_file(folder: Path, *changes: tuple[str, str], without: tuple[str, ...] = ()) -> Path:
+    """The shipped jobs without some of them, and with texts replaced; each change must change something."""
+    text = (ROOT / "config" / "jobs.toml").read_text(encoding="utf-8")
+    head, *tables = text.split("\n[")
+    text = "\n[".join([head, *(table for table in tables if table.partition("]")[0] not in without)])
+    for old, new in changes:
+        assert old in text, f"{old!r} is not in jobs.toml"
+        text = text.replace(old, new)
+    path = folder / "jobs.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+SWEEPS = ("sweep", "sweep_morning")
 T = TypeVar("T")
 
 
@@ -43,7 +57,9 @@ def until(read: Callable[[], T], wanted: Callable[[T], bool], what: str) -> T:
 class DaemonProcess:
     """`python scheduler/run_scheduler.py` on `engine`'s database, collecting from `source_url`."""
 
-    def __init__(self, engine: Engine, home: Path, source_url: str, now: datetime) -> None:
+    def __init__(
+        self, engine: Engine, home: Path, source_url: str, now: datetime, jobs: Path | None = None
+    ) -> None:
         self.engine = engine
         self.home = home
         self.clock_file = home / "clock"
@@ -54,6 +70,7 @@ class DaemonProcess:
             eastmoney_api_url=source_url,
             requests_per_second=1000,
             clock_file=self.clock_file,
+            **({"jobs_file": jobs} if jobs else {}),
         )
         self.set_clock(now)
         self.process: subprocess.Popen[str] | None = None

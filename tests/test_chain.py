@@ -20,7 +20,8 @@ from core.initialise import initialise
 from core.schema import daemon, fund_metrics, fund_nav, job_run, nav_batch, run_attempt, run_event
 from core.standin import Market, StandinServer, simulated_market
 from core.trading_calendar import library_sessions
-from tests.daemon import DaemonProcess, at, until
+from scheduler.process_identity import this_process
+from tests.daemon import SWEEPS, DaemonProcess, at, jobs_file, until
 from tests.mariadb import MariaServer
 
 DAY = date(2025, 11, 27)  # a Thursday; no holiday near
@@ -40,10 +41,28 @@ def standin(market: Market) -> Iterator[StandinServer]:
 
 
 @pytest.fixture
-def night(sqlite_engine: Engine, standin: StandinServer, tmp_path: Path) -> Iterator[DaemonProcess]:
+def jobs(tmp_path: Path) -> Path:
+    """The chain and the weekly job alone."""
+    return jobs_file(tmp_path, without=SWEEPS)
+
+
+@pytest.fixture
+def night(
+    sqlite_engine: Engine, standin: StandinServer, tmp_path: Path, jobs: Path
+) -> Iterator[DaemonProcess]:
     """A daemon started in the afternoon of DAY."""
-    with DaemonProcess(sqlite_engine, tmp_path, standin.url, at(DAY, 18)) as process:
+    with DaemonProcess(sqlite_engine, tmp_path, standin.url, at(DAY, 18), jobs) as process:
         yield process
+
+
+def stalled(night: DaemonProcess, standin: StandinServer, minute: int = 0) -> int:
+    """Let tonight's collection start and wait for an answer that does not come; its process."""
+    standin.add_fault("stall", path="rankhandler", times=1)
+    night.set_clock(at(DAY, 19, minute))
+    night.reach(DAY, {"collect": "RUNNING"})
+    until(lambda: standin.requests.total(), bool, "the child's request")
+    [run] = [run for run in night.runs(DAY) if run.job_id == "collect"]
+    return int(run.pid)
 
 
 def navs(engine: Engine) -> int:
@@ -118,21 +137,28 @@ def test_a_late_upstream_is_waited_for(night: DaemonProcess, standin: StandinSer
     assert [run for run, _status in order] == sorted(run for run, _status in order)
 
 
-def test_waiting_ends(night: DaemonProcess, standin: StandinServer) -> None:
+def test_waiting_ends_but_time_without_a_daemon_does_not_count(
+    night: DaemonProcess, standin: StandinServer, tmp_path: Path
+) -> None:
+    jobs_file(tmp_path, ("wait_hours = 14", "wait_hours = 0.05"), without=SWEEPS)
+    night.start()
     standin.add_fault("missing_column", path="rankhandler", times=None)
     night.set_clock(at(DAY, 20, 31))
     night.reach(DAY, {"validate": "BLOCKED", "metrics": "BLOCKED"})
-    night.set_clock(at(DAY + timedelta(days=1), 9))
+    night.set_clock(at(DAY, 22))  # asleep, or down: nobody could have gone on
+    until(lambda: beats(night.engine), lambda seen: seen == at(DAY, 22), "a beat at 22:00")
+    assert night.states(DAY) == {"collect": "FAILED", "validate": "BLOCKED", "metrics": "BLOCKED"}
+    night.set_clock(at(DAY, 22, 4))
     night.reach(DAY, {"validate": "SKIPPED", "metrics": "SKIPPED"})
     reasons = {run.job_id: run.reason for run in night.runs(DAY)}
-    assert reasons["validate"] == "collect is FAILED after 12 h"
+    assert reasons["validate"] == "collect is FAILED after 0.05 h"
 
 
 def test_a_holiday_is_skipped_and_recorded_as_such(
-    sqlite_engine: Engine, standin: StandinServer, tmp_path: Path
+    sqlite_engine: Engine, standin: StandinServer, tmp_path: Path, jobs: Path
 ) -> None:
     holiday = date(2025, 10, 1)  # National Day, a Wednesday
-    with DaemonProcess(sqlite_engine, tmp_path, standin.url, at(holiday, 18)) as process:
+    with DaemonProcess(sqlite_engine, tmp_path, standin.url, at(holiday, 18), jobs) as process:
         process.set_clock(at(holiday, 21))
         process.reach(holiday, {"collect": "SKIPPED", "validate": "SKIPPED", "metrics": "SKIPPED"})
         assert {run.reason for run in process.runs()} == {"2025-10-01 is not a trading day"}
@@ -148,6 +174,7 @@ def test_a_weekend_has_no_nights_but_the_weekly_job(night: DaemonProcess) -> Non
     night.set_clock(at(friday + timedelta(days=1), 14))
     with db.write(night.engine) as connection:  # as if the database were new: Friday is not caught up
         connection.execute(delete(job_run))
+        connection.execute(delete(daemon))
     night.start()
     night.set_clock(at(sunday, 2))
     night.reach(friday, {"weekly": "SUCCESS"})
@@ -188,11 +215,11 @@ def test_nights_missed_while_the_daemon_was_down_are_done_when_it_comes_back(
 
 
 def test_a_golden_week_down_catches_up_only_trading_days(
-    sqlite_engine: Engine, standin: StandinServer, tmp_path: Path
+    sqlite_engine: Engine, standin: StandinServer, tmp_path: Path, jobs: Path
 ) -> None:
     before, after = date(2025, 9, 30), date(2025, 10, 9)
     standin.set_now(at(before, 23, 30))
-    with DaemonProcess(sqlite_engine, tmp_path, standin.url, at(before, 18)) as process:
+    with DaemonProcess(sqlite_engine, tmp_path, standin.url, at(before, 18), jobs) as process:
         process.set_clock(at(before, 23, 30))
         process.reach(before, {"metrics": "SUCCESS"})
         process.kill()
@@ -240,30 +267,35 @@ def test_a_killed_child_is_tried_again_and_the_night_completes(
     assert Path(run.log_file).name == f"{run.id}.2.log"
 
 
-def test_attempts_end_and_then_the_chain_is_blocked(night: DaemonProcess, standin: StandinServer) -> None:
+def test_attempts_end_and_then_the_chain_is_blocked(
+    night: DaemonProcess, standin: StandinServer, tmp_path: Path
+) -> None:
+    jobs_file(tmp_path, ("total_minutes = 240", "total_minutes = 3"), without=SWEEPS)
+    night.start()
     standin.set_now(at(DAY, 16))  # nothing is published all evening
-    night.set_clock(at(DAY, 19))
+    night.set_clock(at(DAY, 20, 30))
     until(lambda: attempts(night.engine), lambda found: found == [(1, "FAILED")], "the first attempt's end")
-    assert night.states(DAY) == {"collect": "QUEUED"}
-    night.set_clock(at(DAY, 23, 30))  # beyond the policy's total time after one more failure
+    assert night.states(DAY) == {"collect": "QUEUED", "validate": "WAITING", "metrics": "WAITING"}
+    night.set_clock(at(DAY, 20, 34))  # beyond the policy's total time after one more failure
     night.reach(DAY, {"collect": "FAILED", "validate": "BLOCKED", "metrics": "BLOCKED"})
     assert attempts(night.engine) == [(1, "FAILED"), (2, "FAILED")]
     [run] = [run for run in night.runs(DAY) if run.job_id == "collect"]
     assert run.reason.startswith("not_published: ")
     assert night.update_log(DAY) == [("tmp_fund_nav", "FAILURE")]
+    query = select(run_event).where(run_event.c.kind != "state")
+    with db.read(night.engine) as connection:
+        [alert] = connection.execute(query).all()  # one for the chain, not one for each that waits
+    assert (alert.kind, alert.run_id) == ("chain_blocked", run.id)
+    assert alert.reason == "collect is FAILED; what needs it for 2025-11-27 waits"
 
 
 def test_a_killed_daemon_is_followed_by_one_that_sees_it(
     night: DaemonProcess, standin: StandinServer
 ) -> None:
-    standin.add_fault("stall", path="rankhandler", times=1)
-    night.set_clock(at(DAY, 19))
-    night.reach(DAY, {"collect": "RUNNING"})
-    until(lambda: standin.requests.total(), bool, "the child's request")
-    [run] = night.runs(DAY)
+    child = stalled(night, standin)
     night.signal(signal.SIGKILL)
     night.wait()
-    os.kill(run.pid, signal.SIGKILL)
+    os.kill(child, signal.SIGKILL)
     night.start()
     night.reach(DAY, {"collect": "QUEUED"})
     assert night.runs(DAY)[0].reason == "attempt 1 was INTERRUPTED: its process is gone"
@@ -272,10 +304,7 @@ def test_a_killed_daemon_is_followed_by_one_that_sees_it(
 def test_a_child_outlives_its_daemon_and_the_next_one_leaves_it_alone(
     night: DaemonProcess, standin: StandinServer
 ) -> None:
-    standin.add_fault("stall", path="rankhandler", times=1)
-    night.set_clock(at(DAY, 19))
-    night.reach(DAY, {"collect": "RUNNING"})
-    until(lambda: standin.requests.total(), bool, "the child's request")
+    stalled(night, standin)
     night.signal(signal.SIGKILL)
     night.wait()
     night.start()
@@ -286,10 +315,7 @@ def test_a_child_outlives_its_daemon_and_the_next_one_leaves_it_alone(
 
 
 def test_sigterm_lets_the_running_job_finish(night: DaemonProcess, standin: StandinServer) -> None:
-    standin.add_fault("stall", path="rankhandler", times=1)
-    night.set_clock(at(DAY, 19))
-    night.reach(DAY, {"collect": "RUNNING"})
-    until(lambda: standin.requests.total(), bool, "the child's request")
+    stalled(night, standin)
     night.signal(signal.SIGTERM)
     log = night.home / "logs" / "daemon.log"
     until(
@@ -303,11 +329,7 @@ def test_sigterm_lets_the_running_job_finish(night: DaemonProcess, standin: Stan
 
 
 def test_a_second_signal_does_not_wait(night: DaemonProcess, standin: StandinServer) -> None:
-    standin.add_fault("stall", path="rankhandler", times=1)
-    night.set_clock(at(DAY, 19))
-    night.reach(DAY, {"collect": "RUNNING"})
-    until(lambda: standin.requests.total(), bool, "the child's request")
-    child = night.runs(DAY)[0].pid
+    child = stalled(night, standin)
     night.signal(signal.SIGTERM)
     log = night.home / "logs" / "daemon.log"
     until(
@@ -334,13 +356,17 @@ def test_a_killed_daemon_whose_pid_lives_again_does_not_keep_the_next_one_out(
 
 
 def test_a_daemon_that_was_replaced_steps_down(night: DaemonProcess) -> None:
+    other = this_process()  # any that lives will do
     with db.write(night.engine) as connection:
-        connection.execute(update(daemon).values(pid=1, pid_started="another"))
-    night.set_clock(at(DAY, 18, 1))
-    assert night.wait() == 0
+        connection.execute(
+            update(daemon).values(pid=other.pid, pid_started=other.started, epoch=daemon.c.epoch + 1)
+        )
+    night.set_clock(at(DAY, 19))
+    assert night.wait() == 3
+    assert night.runs() == []
     with db.read(night.engine) as connection:
         row = connection.execute(select(daemon)).one()
-    assert (row.pid, row.stopped_at) == (1, None)  # not ours to write any more
+    assert (row.pid, row.epoch, row.stopped_at) == (other.pid, 2, None)  # not ours to write any more
 
 
 def test_a_success_of_the_afternoon_does_not_release_the_night(
@@ -360,14 +386,11 @@ def test_a_success_of_the_afternoon_does_not_release_the_night(
 
 
 def test_sigterm_ends_it_even_while_the_database_is_away(
-    stoppable_mariadb: MariaServer, standin: StandinServer, tmp_path: Path
+    stoppable_mariadb: MariaServer, standin: StandinServer, tmp_path: Path, jobs: Path
 ) -> None:
     engine = fresh_database(stoppable_mariadb)
-    with DaemonProcess(engine, tmp_path, standin.url, at(DAY, 18)) as process:
-        standin.add_fault("stall", path="rankhandler", times=1)
-        process.set_clock(at(DAY, 19))
-        process.reach(DAY, {"collect": "RUNNING"})
-        until(lambda: standin.requests.total(), bool, "the child's request")
+    with DaemonProcess(engine, tmp_path, standin.url, at(DAY, 18), jobs) as process:
+        stalled(process, standin)
         stoppable_mariadb.stop()
         process.signal(signal.SIGTERM)
         process.signal(signal.SIGTERM)
@@ -402,10 +425,10 @@ def test_a_second_daemon_refuses_and_names_the_first(night: DaemonProcess, tmp_p
 
 
 def test_the_daemon_outlives_its_database(
-    stoppable_mariadb: MariaServer, standin: StandinServer, tmp_path: Path
+    stoppable_mariadb: MariaServer, standin: StandinServer, tmp_path: Path, jobs: Path
 ) -> None:
     engine = fresh_database(stoppable_mariadb)
-    with DaemonProcess(engine, tmp_path, standin.url, at(DAY, 18)) as process:
+    with DaemonProcess(engine, tmp_path, standin.url, at(DAY, 18), jobs) as process:
         stoppable_mariadb.stop()
         log = tmp_path / "logs" / "daemon.log"
         process.set_clock(at(DAY, 18, 1))
@@ -422,15 +445,11 @@ def test_the_daemon_outlives_its_database(
 
 
 def test_a_run_whose_database_goes_away_fails_and_the_daemon_goes_on(
-    stoppable_mariadb: MariaServer, standin: StandinServer, tmp_path: Path
+    stoppable_mariadb: MariaServer, standin: StandinServer, tmp_path: Path, jobs: Path
 ) -> None:
     engine = fresh_database(stoppable_mariadb)
-    with DaemonProcess(engine, tmp_path, standin.url, at(DAY, 18)) as process:
-        standin.add_fault("stall", path="rankhandler", times=1)
-        process.set_clock(at(DAY, 19))
-        process.reach(DAY, {"collect": "RUNNING"})
-        until(lambda: standin.requests.total(), bool, "the child's request")
-        child = process.runs(DAY)[0].pid
+    with DaemonProcess(engine, tmp_path, standin.url, at(DAY, 18), jobs) as process:
+        child = stalled(process, standin)
         stoppable_mariadb.stop()
         standin.clear_faults()
         until(lambda: child_gone(child), bool, "the child's end")

@@ -220,7 +220,7 @@ def test_doctor_and_status_say_what_is_wrong(shell: DaemonProcess) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nav", "--date", "2025-11-29"], "--date 2025-11-29 has no NAVs yet"),
+        (["nav", "--date", "2025-11-29"], "2025-11-29 has no NAVs yet"),
         (["nav", "--date", "2025-11-22"], "2025-11-22 is not a trading day; the one before is 2025-11-21"),
         (["metrics", "--date", "yesterday"], "'yesterday' is no date"),
         (["nav", "--fund", "999999"], "--fund 999999: the source knows no such fund"),
@@ -268,6 +268,8 @@ def test_help_loads_nothing_heavy() -> None:
         "scheduler",
         "monitor",
         "health",
+        "jobs",
+        "runs",
         "doctor",
     ):
         assert action in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def jobs() -> dict[str, Job]:
 
 
 def test_the_shipped_jobs(jobs: dict[str, Job]) -> None:
-    assert sorted(jobs) == ["collect", "metrics", "validate", "weekly"]
+    assert sorted(jobs) == ["collect", "metrics", "sweep", "sweep_morning", "validate", "weekly"]
     assert {job.task for job in jobs.values()} <= set(TASKS)
     assert {name: job.needs for name, job in jobs.items() if job.needs} == {
         "validate": ("collect",),
@@ -43,6 +44,8 @@ def test_the_shipped_jobs(jobs: dict[str, Job]) -> None:
         ("collect", [f"2025-12-0{day} 19:00" for day in (1, 2, 3, 4, 5)]),
         ("validate", [f"2025-12-0{day} 19:30" for day in (1, 2, 3, 4, 5)]),
         ("metrics", [f"2025-12-0{day} 20:30" for day in (1, 2, 3, 4, 5)]),
+        ("sweep", [f"2025-12-0{day} {hour}:00" for day in (1, 2, 3, 4, 5) for hour in (21, 23)]),
+        ("sweep_morning", [f"2025-12-0{day} 08:00" for day in (2, 3, 4, 5, 6)]),
         ("weekly", ["2025-12-07 02:00"]),
     ],
 )
@@ -65,6 +68,30 @@ def test_holidays_and_business_dates_of_the_shipped_jobs(jobs: dict[str, Job]) -
     assert jobs["weekly"].skip_reason(sunday, calendar) is None
     assert jobs["weekly"].business_date_of(sunday, calendar) == date(2025, 12, 5)
     assert jobs["weekly"].business_date_of(at("2025-10-05 02:00"), calendar) == date(2025, 9, 30)
+
+
+@pytest.mark.parametrize(
+    ("fire", "business_date", "skipped_for"),
+    [
+        ("2025-12-02", date(2025, 12, 1), None),  # Tuesday for Monday
+        ("2025-12-06", date(2025, 12, 5), None),  # Saturday for Friday
+        ("2025-10-01", date(2025, 9, 30), None),  # National Day for the last night before it
+        ("2025-10-02", date(2025, 9, 30), "2025-10-01"),
+        ("2025-10-09", date(2025, 9, 30), "2025-10-08"),  # the first day of trading after it
+        ("2025-10-10", date(2025, 10, 9), None),
+        ("2025-05-06", date(2025, 4, 30), "2025-05-05"),  # a Tuesday after a closed Monday
+        ("2025-10-11", date(2025, 10, 10), None),  # an office day, yet a Saturday: for Friday all the same
+    ],
+)
+def test_a_morning_sweep_is_for_the_evening_before_it(
+    jobs: dict[str, Job], fire: str, business_date: date, skipped_for: str | None
+) -> None:
+    job, calendar = jobs["sweep_morning"], TradingCalendar(SESSIONS)
+    assert job.fires(at(f"{fire} 07:59"), at(f"{fire} 08:00")) == [at(f"{fire} 08:00")]
+    assert job.business_date_of(at(f"{fire} 08:00"), calendar) == business_date
+    reason = f"{skipped_for} is not a trading day" if skipped_for else None
+    assert job.skip_reason(at(f"{fire} 08:00"), calendar) == reason
+    assert replace(job, holidays_off=False).skip_reason(at(f"{fire} 08:00"), calendar) is None
 
 
 def refusal(tmp_path: Path, text: str) -> str:
@@ -91,6 +118,7 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("task = 7", "task", "7"),
         ('calendar = "NYSE"', "calendar", "NYSE"),
         ('business_date = "today"', "business_date", "today"),
+        ('business_date = "next_session"', "business_date", "next_session"),
         ('timeout_minutes = "60"', "timeout_minutes", "60"),
         ("timeout_minutes = 0", "timeout_minutes", "0"),
         ("timeout_minutes = true", "timeout_minutes", "True"),
@@ -197,8 +225,6 @@ def test_what_becomes_of_a_run_that_needs_others(
     decision: RunStatus,
     reason: str | None,
 ) -> None:
-    queued = at("2025-12-05 19:30")
     states = dict(zip("abc", upstream, strict=False))
-    assert jobs["validate"].wait_hours == 12
-    found = decide(jobs["validate"], queued, states, queued + timedelta(hours=hours))
+    found = decide(replace(jobs["validate"], wait_hours=12), timedelta(hours=hours), states)
     assert found == (decision, reason)

@@ -91,11 +91,7 @@ def test_every_error_code_and_job_has_a_chinese_label() -> None:
     assert {kind.code for kind in kinds if issubclass(kind, errors.NavKeeperError)} <= set(CODES)
     assert set(load_jobs(JOBS_FILE)) | {job for job, _task in TASK_OF.values()} <= set(JOBS)
     chinese = translator("zh")
-    assert [chinese(JOBS[job]) for job in ("collect", "validate", "metrics", "weekly", "backfill")] == [
-        "采集",
-        "校验",
-        "指标",
-        "周算",
-        "回填",
-    ]
+    names = ("collect", "validate", "metrics", "sweep", "sweep_morning", "weekly", "backfill")
+    labels = ["采集", "校验", "指标", "补采", "晨间补采", "周算", "回填"]
+    assert [chinese(JOBS[job]) for job in names] == labels
     assert all(chinese(label) != code for code, label in CODES.items())

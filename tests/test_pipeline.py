@@ -256,8 +256,10 @@ def test_two_equal_broken_lines_are_both_kept(engine: Engine, tmp_path: Path) ->
         encoding="utf-8",
     )
     collector = FundCollector(engine, FilesSource(path))
-    (batch,) = collector.collect_history(["000001"], NOW)
-    result = pipeline(engine).process_nav_data(batch.batch_id, NOW, batch.rows)
+    (history,) = collector.collect_history(["000001"])
+    with db.write(engine) as connection:
+        batch_id = collector.stage_history(connection, history, NOW)
+    result = pipeline(engine).process_nav_data(batch_id, NOW, history.rows)
     assert (result.total, result.inserted, result.quarantined, result.repeated) == (3, 1, 2, 0)
     assert [(row.origin, row.raw) for row in held(engine)] == [
         ("navs.csv:3", "000001,2025-12-02,x"),

@@ -11,7 +11,7 @@ from core.trading_calendar import TradingCalendar, library_sessions
 from scheduler.catch_up import CatchUp, horizon, sort_out
 from scheduler.job import Job, RunStatus
 from scheduler.jobs_file import JOBS_FILE, load_jobs
-from scheduler.plan import plan, plan_run
+from scheduler.plan import PAUSED, plan, plan_run, reaching
 from tests.daemon import at
 
 NOW = at(date(2025, 12, 5), 23)
@@ -84,6 +84,41 @@ def test_the_plan_of_a_golden_week(jobs: dict[str, Job], calendar: TradingCalend
     # 1-3 and 6-8 October are weekdays on which the exchange was closed.
     assert nights == [(30, "QUEUED"), *((day, "SKIPPED") for day in (1, 2, 3, 6, 7, 8)), (9, "QUEUED")]
     assert [run.business_date for run in found if run.job_id == "weekly"] == [date(2025, 9, 30)]
+    sweeps = [
+        (run.scheduled_for, run.business_date) for run in found if run.task == "sweep_nav" and not run.reason
+    ]
+    assert sweeps == [
+        (at(date(2025, 9, 30), 21), date(2025, 9, 30)),
+        (at(date(2025, 9, 30), 23), date(2025, 9, 30)),
+        (at(date(2025, 10, 1), 8), date(2025, 9, 30)),
+        (at(date(2025, 10, 9), 21), date(2025, 10, 9)),
+        (at(date(2025, 10, 9), 23), date(2025, 10, 9)),
+    ]
+
+
+def test_a_paused_job_is_in_the_plan_as_such(jobs: dict[str, Job], calendar: TradingCalendar) -> None:
+    found = plan(
+        jobs.values(), calendar, at(date(2025, 9, 30), 18), at(date(2025, 10, 1), 23), {"collect", "weekly"}
+    )
+    reasons = [(run.job_id, run.status.value, run.reason) for run in found if run.business_date.day == 30]
+    assert reasons[:2] == [("collect", "SKIPPED", PAUSED), ("validate", "WAITING", None)]
+    holiday = [run.reason for run in found if run.job_id == "collect" and run.business_date.day == 1]
+    assert holiday == ["2025-10-01 is not a trading day"]  # it would not run anyway
+
+
+def test_beyond_what_the_exchange_has_announced_weekdays_are_guessed(jobs: dict[str, Job]) -> None:
+    known = TradingCalendar([date(2025, 12, 30), date(2025, 12, 31)])
+    new_year = plan([jobs["collect"]], known, at(date(2025, 12, 31), 20), at(date(2026, 1, 6), 20))
+    assert [(run.business_date.day, run.status.value) for run in new_year] == [
+        (1, "SKIPPED"),
+        (2, "QUEUED"),
+        (5, "QUEUED"),
+        (6, "QUEUED"),
+    ]
+    assert reaching(known, date(2025, 12, 31)) is known
+    further = reaching(known, date(2026, 1, 5))
+    assert further.provisional == {date(2026, 1, 2), date(2026, 1, 5)}
+    assert reaching(further, date(2026, 1, 6)).sessions[-2:] == [date(2026, 1, 5), date(2026, 1, 6)]
 
 
 def test_jobs_without_a_calendar_run_on_holidays_too(jobs: dict[str, Job], calendar: TradingCalendar) -> None:
