@@ -11,7 +11,7 @@ serve: .venv/run
 	$(BIN)/python main.py health
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
 lint: .venv/dev
 	$(BIN)/ruff check .
