@@ -15,13 +15,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, delete, insert
 
-from core import db, merge, nav_store
+from core import db, merge, nav_frames, nav_store
 from core.crash_points import reached
 from core.errors import NotReady
-from core.rules import GATE, HELD_GATE, RULES, Context, Thresholds, conflict, duplicate, return_limits
+from core.rules import GATE, HELD_GATE, RULES, Context, conflict, duplicate, return_limits
 from core.schema import rule_result
 from core.series import LARGEST, SMALLEST, Series, explain
 from core.sources.base import NavRow
+from core.thresholds import Thresholds
 from core.trading_calendar import SHANGHAI, TradingCalendar
 
 SAMPLES = 5
@@ -120,11 +121,13 @@ class DataPipeline:
         with db.read(self.engine) if within is None else nullcontext(within) as connection:
             batch = _require_staged(connection, batch_id)
             staged = (
-                nav_store.read_batch(connection, batch_id) if rows is None else nav_store.frame_of_rows(rows)
+                nav_frames.read_batch(connection, batch_id)
+                if rows is None
+                else nav_frames.frame_of_rows(rows)
             )
-            anchors = nav_store.read_anchors(connection, batch_id)
+            anchors = nav_frames.read_anchors(connection, batch_id)
             categories = nav_store.known_funds(connection)
-            stored = nav_store.read_events(connection, batch_id)
+            stored = nav_frames.read_events(connection, batch_id)
             before = nav_store.believed_counts(connection, batch.source)
         today = now.astimezone(SHANGHAI).date()
         found = judge(staged, anchors, categories, self.sessions, self.thresholds, today, stored)
@@ -225,8 +228,8 @@ def judge(
 ) -> Verdicts:
     """Apply every row rule to staged rows, given the believed rows before them. Pure.
 
-    `staged` as nav_store.frame_of_rows gives it, `anchors` as nav_store.read_anchors, `stored` (events
-    already on record) as nav_store.read_events; `categories` by fund code; `sessions` sorted trading
+    `staged` as nav_frames.frame_of_rows gives it, `anchors` as nav_frames.read_anchors, `stored` (events
+    already on record) as nav_frames.read_events; `categories` by fund code; `sessions` sorted trading
     days; `today` the Shanghai date of the moment of judging.
     """
     frame = _in_order(_with_stored_events(staged, stored), anchors, categories)

@@ -21,27 +21,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-DEFINITION_VERSION = "1"
+from core.metric_columns import COLUMNS as COLUMNS
+from core.metric_columns import DATE_METRICS, PERIOD_MONTHS
+from core.metric_columns import PERIODS as PERIODS
+from core.metric_columns import WINDOWS as WINDOWS
 
-_PERIOD_MONTHS = {"1m": 1, "3m": 3, "6m": 6, "1y": 12, "2y": 24, "3y": 36, "5y": 60}
-PERIODS = ("1w", *_PERIOD_MONTHS, "ytd", "inception")
-WINDOWS = ("1y", "3y", "inception")
-_WINDOW_METRICS = (
-    "cagr",
-    "volatility",
-    "sharpe",
-    "sortino",
-    "max_drawdown",
-    "max_drawdown_peak",
-    "max_drawdown_trough",
-    "max_drawdown_recovery",
-    "calmar",
-)
-_DATE_METRICS = ("max_drawdown_peak", "max_drawdown_trough", "max_drawdown_recovery")
-COLUMNS: tuple[str, ...] = (
-    *(f"return_{period}" for period in PERIODS),
-    *(f"{metric}_{window}" for window in WINDOWS for metric in _WINDOW_METRICS),
-)
+DEFINITION_VERSION = "1"
 
 MAX_AGE_DAYS = 10  # the longest closure of the market is 10 days between anchor and last session
 MIN_RETURNS = 60
@@ -109,7 +94,7 @@ def anchor(calc_date: date | np.datetime64, period: str) -> np.datetime64:
     if period == "ytd":
         return _day(today.astype("datetime64[Y]")) - np.timedelta64(1, "D")
     this_month = today.astype("datetime64[M]")
-    month = this_month - np.timedelta64(_PERIOD_MONTHS[period], "M")
+    month = this_month - np.timedelta64(PERIOD_MONTHS[period], "M")
     month_end = _day(month + np.timedelta64(1, "M")) - np.timedelta64(1, "D")
     same_day = _day(month) + (today - _day(this_month))
     return min(same_day, month_end)
@@ -256,7 +241,7 @@ def _window(block: _Block, base: Ints, sessions: Days, risk_free: float, k: floa
         "max_drawdown": _or_null(100 * drawdown, enough),
         "calmar": _or_null(cagr / np.abs(drawdown), a_year & fell),
     }
-    for name, day in zip(_DATE_METRICS, days, strict=True):
+    for name, day in zip(DATE_METRICS, days, strict=True):
         values[name] = np.where(fell, day, np.datetime64("NaT", "D"))
     return values
 
@@ -316,6 +301,6 @@ def _or_null(values: Floats, known: Bools) -> Floats:
 
 
 def _nulls(name: str, funds: int) -> Column:
-    if name.startswith(_DATE_METRICS):
+    if name.startswith(DATE_METRICS):
         return np.full(funds, np.datetime64("NaT", "D"))
     return np.full(funds, np.nan)

@@ -11,11 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, delete, select
 
-from core import db, nav_store
+from core import db, nav_frames, nav_store
 from core.crash_points import reached
 from core.metrics import COLUMNS, DEFINITION_VERSION, adjusted_nav, calculate
-from core.rules import Thresholds
 from core.schema import fund_event, fund_metrics
+from core.thresholds import Thresholds
 from core.trading_calendar import TradingCalendar
 
 FUNDS_AT_ONCE = 400
@@ -144,7 +144,7 @@ class FundMetricsCalculator:
 
 def _read_navs(connection: Connection, codes: Sequence[str], until: date) -> pd.DataFrame:
     """NAVs up to `until` of these funds (sorted codes), with their dividends and splits beside them."""
-    nav = nav_store.nav_rows(connection, codes, until)
+    nav = nav_frames.nav_rows(connection, codes, until)
     events = connection.execute(
         select(fund_event).where(
             fund_event.c.fund_code.in_(codes),

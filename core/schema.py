@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql
 from sqlalchemy.engine import Dialect
 
-from core.metrics import COLUMNS as METRIC_COLUMNS
+from core.metric_columns import COLUMNS as METRIC_COLUMNS
 
 
 class Instant(TypeDecorator[datetime]):

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from core import db
 from core.errors import ConfigurationError, NavKeeperError, UsageError
-from core.rules import load_thresholds
+from core.thresholds import load_thresholds
 from core.trading_calendar import SHANGHAI, load_calendar
 from scheduler.exit_codes import FAILED, OK
 from scheduler.jobs_file import load_jobs

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from sqlalchemy import Engine
 
-from core import db, nav_store
+from core import db, nav_frames, nav_store
 from core.collector import Fetched
 from core.data_pipeline import judge
 from core.errors import NotReady
-from core.rules import load_thresholds
+from core.thresholds import load_thresholds
 from core.trading_calendar import SHANGHAI, TradingCalendar
 from scheduler.tasks import RULES_FILE, calculator_for, make_source, pipeline_for
 
@@ -46,7 +46,7 @@ def dry_nav(
     with db.read(engine) as connection:
         categories = nav_store.known_funds(connection)
     verdicts = judge(
-        nav_store.frame_of_rows(rows),
+        nav_frames.frame_of_rows(rows),
         pd.DataFrame(),
         categories,
         np.array(calendar.sessions, dtype="datetime64[D]"),

@@ -98,14 +98,14 @@ def calendar_of(context: RunContext) -> TradingCalendar:
 
 def pipeline_for(engine: Engine, calendar: TradingCalendar) -> DataPipeline:
     from core.data_pipeline import DataPipeline
-    from core.rules import load_thresholds
+    from core.thresholds import load_thresholds
 
     return DataPipeline(engine, load_thresholds(RULES_FILE), calendar)
 
 
 def calculator_for(engine: Engine, settings: Settings, calendar: TradingCalendar) -> FundMetricsCalculator:
     from core.metrics_calculator import FundMetricsCalculator
-    from core.rules import load_thresholds
+    from core.thresholds import load_thresholds
 
     return FundMetricsCalculator(
         engine,
@@ -119,7 +119,7 @@ def calculator_for(engine: Engine, settings: Settings, calendar: TradingCalendar
 def collect_nav(context: RunContext, params: SourceParams) -> None:
     """The newest row of every fund, staged as one batch."""
     from core.collector import FundCollector, coverage, nothing_published
-    from core.rules import load_thresholds
+    from core.thresholds import load_thresholds
 
     calendar = calendar_of(context)
     source = make_source(context.settings, params.source)
@@ -306,7 +306,7 @@ def _merge_history(
 
 def _stored(context: RunContext, day: date) -> bool:
     from core import nav_store
-    from core.rules import load_thresholds
+    from core.thresholds import load_thresholds
 
     before = calendar_of(context).previous_session(day)
     with db.read(context.engine) as connection:

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from core.data_pipeline import Verdicts, judge
-from core.nav_store import ANCHOR_COLUMNS, frame_of, frame_of_rows
-from core.rules import load_thresholds
+from core.nav_frames import ANCHOR_COLUMNS, frame_of, frame_of_rows
 from core.sources.base import NavRow
+from core.thresholds import load_thresholds
 
 ROOT = Path(__file__).resolve().parents[1]
 THRESHOLDS = load_thresholds(ROOT / "config" / "rules.toml")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from core.errors import ConfigurationError
-from core.rules import GATE, HELD_GATE, RULES, load_thresholds
+from core.rules import GATE, HELD_GATE, RULES
 from core.sources.base import NavRow
+from core.thresholds import load_thresholds
 from tests.example_batch import FRI, MON, ROOT, THRESHOLDS, TODAY, TUE, WED, booked, nav, reasons, verdicts
 
 RULES_TEXT = (ROOT / "config" / "rules.toml").read_text(encoding="utf-8")
