@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import resource
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +18,7 @@ from core.errors import ClaimLost, DatabaseUnavailable
 from scheduler import run_store
 from scheduler.clock import Clock
 from scheduler.job import RunStatus
+from scheduler.process_identity import peak_memory_kb
 from scheduler.run_store import End
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class RunContext:
             self.log.error("the failure could not be recorded: %s", error)
 
     def _end(self, connection: Connection, end: End) -> None:
-        end = replace(end, peak_memory_kb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        end = replace(end, peak_memory_kb=peak_memory_kb(os.getpid()))
         if not run_store.end_run(
             connection, self._run, end, self.now(), claim=self._claim, table_name=self._table_name
         ):

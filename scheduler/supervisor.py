@@ -173,7 +173,8 @@ class Supervisor:
             run = run_store.get_run(connection, child.run_id)
             if run is not None and run.status == RunStatus.RUNNING.value:
                 end_for_dead(connection, run, child.end or _verdict(code), now, child.claim)
-            run_store.note_process_end(connection, child.run_id, child.attempt, code, child.peak_kb)
+            peak_kb = max(child.peak_kb, run.peak_memory_kb or 0 if run is not None else 0)
+            run_store.note_process_end(connection, child.run_id, child.attempt, code, peak_kb)
             reached("end.recorded")
         log.info("run %d: process ended with %d", child.run_id, code)
 

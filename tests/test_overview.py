@@ -219,7 +219,7 @@ def test_a_thin_night_of_money_funds_is_late(filled: Engine) -> None:
     assert overview.next_command == "python main.py all --date 2026-01-28"
 
 
-@pytest.mark.parametrize(("job", "action"), [("collect", "all"), ("validate", "all"), ("metrics", "metrics")])
+@pytest.mark.parametrize(("job", "action"), [("validate", "all"), ("metrics", "metrics")])
 def test_a_partial_step_of_the_night_is_incomplete(filled: Engine, job: str, action: str) -> None:
     with write(filled) as connection:
         night.add_run(connection, job, date(2026, 1, 27), "PARTIAL", "21:00", 5, 60, "the night before")
