@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, func, insert, select
 
 from core import db
 from core.errors import SchemaOutdated
+from core.schema import trade_calendar
 from core.trading_calendar import (
     SHANGHAI,
     library_sessions,
+    likely_session,
     load_calendar,
     provisional_sessions,
     store_calendar,
@@ -43,5 +45,18 @@ def ensure_ready(engine: Engine, now: datetime) -> None:
     with db.read(engine) as connection:
         calendar = load_calendar(connection)
     today = now.astimezone(SHANGHAI).date()
-    if calendar is None or calendar.sessions[-1] - today < timedelta(days=CALENDAR_DAYS_LEFT):
+    known = [day for day in calendar.sessions if day not in calendar.provisional] if calendar else []
+    if not known or known[-1] - today < timedelta(days=CALENDAR_DAYS_LEFT):  # another year may be announced
         fill_calendar(engine, now)
+
+
+def guess_further(connection: Connection, now: datetime) -> None:
+    """For a daemon that runs for years: weekdays beyond the calendar's end, when that is near."""
+    today = now.astimezone(SHANGHAI).date()
+    newest = connection.execute(select(func.max(trade_calendar.c.cal_date))).scalar()
+    if newest is None or newest - today >= timedelta(days=CALENDAR_DAYS_LEFT):
+        return
+    until = today + timedelta(days=CALENDAR_DAYS_AHEAD)
+    days = (newest + timedelta(days=n + 1) for n in range((until - newest).days))
+    rows = [{"cal_date": day, "provisional": True} for day in days if likely_session(day)]
+    connection.execute(insert(trade_calendar), rows)

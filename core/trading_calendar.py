@@ -71,7 +71,12 @@ def provisional_sessions(confirmed: list[date], until: date) -> list[date]:
     """Guesses beyond the last confirmed year, up to `until`: weekdays but 1 January."""
     first = date(confirmed[-1].year + 1, 1, 1)
     days = (first + timedelta(days=n) for n in range(max(0, (until - first).days + 1)))
-    return [day for day in days if day.weekday() < 5 and (day.month, day.day) != (1, 1)]
+    return [day for day in days if likely_session(day)]
+
+
+def likely_session(day: date) -> bool:
+    """What a year that the exchange has not announced will surely have no session on."""
+    return day.weekday() < 5 and (day.month, day.day) != (1, 1)
 
 
 def store_calendar(connection: Connection, confirmed: list[date], provisional: list[date]) -> None:

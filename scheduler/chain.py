@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
 from core import db
 from core.crash_points import reached
@@ -16,6 +16,7 @@ from scheduler.job import DONE_WELL, PENDING, Job, RunStatus
 from scheduler.leadership import Leadership
 
 log = logging.getLogger(__name__)
+GIVEN_UP_FOR_GOOD = timedelta(days=10)
 Decision = tuple[RunStatus, str | None]
 
 
@@ -50,21 +51,31 @@ def decide(job: Job, waited: timedelta, upstream: Mapping[str, RunStatus | None]
 Upstream = dict[str, Row[Any] | None]
 
 
+class _Upstreams:
+    """The runs that decide, each looked up once."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._seen: dict[tuple[str, date], Row[Any] | None] = {}
+
+    def of(self, job: Job, day: date) -> Upstream:
+        for need in job.needs:
+            if (need, day) not in self._seen:
+                self._seen[need, day] = run_store.deciding_run(self._connection, need, day)
+        return {need: self._seen[need, day] for need in job.needs}
+
+
 def release_waiting(leader: Leadership, jobs: Mapping[str, Job], now: datetime) -> None:
     """Move the runs that wait for others, as far as the others let them."""
     moves: list[tuple[Row[Any], Decision, Upstream]] = []
-    seen: dict[tuple[str, date], Row[Any] | None] = {}
     with db.read(leader.engine) as connection:
+        upstreams = _Upstreams(connection)
         for run in run_store.runs_in(connection, RunStatus.WAITING, RunStatus.BLOCKED):
             job = jobs.get(run.job_id)
             if job is None:
+                moves.append((run, (RunStatus.SKIPPED, "its job is no longer in the jobs file"), {}))
                 continue
-            for need in job.needs:
-                if (need, run.business_date) not in seen:
-                    seen[need, run.business_date] = run_store.deciding_run(
-                        connection, need, run.business_date
-                    )
-            upstream = {need: seen[need, run.business_date] for need in job.needs}
+            upstream = upstreams.of(job, run.business_date)
             states = {need: RunStatus(other.status) if other else None for need, other in upstream.items()}
             waited = now - run.queued_at - timedelta(seconds=run.absent_seconds)
             decision = decide(job, waited, states)
@@ -83,6 +94,32 @@ def release_waiting(leader: Leadership, jobs: Mapping[str, Job], now: datetime) 
                     run_store.note_alert(connection, other, "chain_blocked", mark, why, now)
         reached("release.moved")
     reached("release.committed")
+
+
+def release_given_up(leader: Leadership, jobs: Mapping[str, Job], now: datetime) -> None:
+    """Queue runs that were SKIPPED, waiting too long, if what they need has succeeded since."""
+    chained = [job.id for job in jobs.values() if job.needs]
+    with db.read(leader.engine) as connection:
+        upstreams = _Upstreams(connection)
+        late = [
+            run
+            for run in run_store.skipped_since(connection, now - GIVEN_UP_FOR_GOOD, chained)
+            if _done_after(run, upstreams.of(jobs[run.job_id], run.business_date))
+        ]
+    if not late:
+        return
+    with leader.write() as connection:
+        for run in late:
+            why = "what it needs succeeded after all"
+            run_store.move(
+                connection, run.id, RunStatus.SKIPPED, RunStatus.QUEUED, now, why, finished_at=None
+            )
+            log.info("run %d: %s is QUEUED: %s", run.id, run.job_id, why)
+
+
+def _done_after(run: Row[Any], upstream: Upstream) -> bool:
+    others = [other for other in upstream.values() if other is not None and other.status in DONE_WELL]
+    return len(others) == len(upstream) and any(other.finished_at > run.finished_at for other in others)
 
 
 def _stands_in_the_way(run: Row[Any]) -> bool:

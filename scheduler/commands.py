@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
 
 from core import db
@@ -25,7 +24,7 @@ from scheduler.clock import Clock
 from scheduler.job import ENDED_BADLY, PENDING, Job, RunStatus
 from scheduler.overview import daemon_state
 from scheduler.plan import asked_date, work_for
-from scheduler.tasks import require_task
+from scheduler.tasks import check_params
 
 WAITS, DONE, REFUSED, EXPIRED = "PENDING", "DONE", "REFUSED", "EXPIRED"
 LIFE = timedelta(seconds=30)
@@ -227,9 +226,9 @@ def _trigger(case: Case) -> Outcome:
         wanted = calendar.last_session(wanted)
     day = asked_date(calendar, wanted, case.now)
     asked = job.params | json.loads(case.command.params)
-    _check(job.task, asked)
+    check_params(job.task, asked)
     task, params = work_for(job, asked, day, calendar, case.now)
-    _check(task, params)
+    check_params(task, params)
     busy = run_store.running_job(case.connection, job.id)
     run_id = run_store.add_run(
         case.connection,
@@ -245,17 +244,6 @@ def _trigger(case: Case) -> Outcome:
     how = ", filled from history" if task != job.task else ""
     after = f"; it starts after run {busy.id}" if busy is not None else ""
     return f"run {run_id} queued: {job.id} for {day}{how}{after}", run_id
-
-
-def _check(task: str, params: dict[str, Any]) -> None:
-    """Raises UsageError naming what is wrong with the parameters and what the task has."""
-    model = require_task(task).params
-    try:
-        model.model_validate_json(json.dumps(params))  # as the run will read them
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        known = ", ".join(model.model_fields) or "none"
-        raise UsageError(f"{task} cannot take these parameters: {wrong}. It has: {known}") from None
 
 
 def _cancel(case: Case) -> Outcome:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from core import db
 from core.crash_points import reached
 from core.errors import NotReady
+from core.initialise import guess_further
 from core.trading_calendar import TradingCalendar, load_calendar
 from scheduler import run_store
 from scheduler.catch_up import ON_TIME, horizon, sort_out
@@ -42,8 +43,12 @@ class Firing:
         """Insert a run for every fire since the last step; after an absence, and hourly, for every one missed."""
         since = self.checked_until
         away = since is not None and now - since > ON_TIME
+        before = since or self.leader.last_led
+        if before is not None and before - now > ON_TIME:
+            self._set_back(now)
         if away or self.searched is None or abs(now - self.searched) >= SEARCH_EVERY:
             with self.leader.write() as connection:
+                guess_further(connection, now)
                 self._insert(connection, self._missed(connection, now), now)
             self.searched = now
         else:
@@ -54,9 +59,17 @@ class Firing:
                 reached("fire.committed")
         self.checked_until = now
 
+    def _set_back(self, now: datetime) -> None:
+        """The clock was ahead and has been mended: what became due meanwhile becomes due again."""
+        early = [job.id for job in self.jobs.values() if job.eager]
+        with self.leader.write() as connection:
+            undone = run_store.undo_future(connection, now, early)
+        self._next.clear()
+        log.warning("the clock was set back to %s; %d runs of the time after it are undone", now, undone)
+
     def _due(self, since: datetime, now: datetime) -> list[Fire]:
         """The fires in (since, now]."""
-        if now < since:  # the clock was set back: what comes again has its run already
+        if now < since:  # set back a little: what comes again has its run already
             self._next.clear()
         found: list[Fire] = []
         for job in self.jobs.values():
@@ -70,11 +83,10 @@ class Firing:
 
     def _missed(self, connection: Connection, now: datetime) -> list[Fire]:
         """Fires without a run, within each job's catch-up window, and whether they are run."""
-        # Before the first run of all: since a daemon led, this one or the one before it.
-        known_since = run_store.known_since(connection) or self.checked_until or self.leader.last_led
+        led_since = self.checked_until or self.leader.last_led  # this daemon, or the one before it
         found: list[Fire] = []
         for job in self.jobs.values():
-            since = horizon(job.catch_up, now, known_since)
+            since = horizon(now, run_store.last_fire(connection, job.id, now), led_since)
             have = run_store.fires_recorded(connection, job.id, since)
             found += [
                 (fire, job, run) for fire, run in sort_out(job.catch_up, job.fires(since, now), have, now)

@@ -17,6 +17,7 @@ from scheduler.clock import Clock
 
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 10.0
+SETTLING_SECONDS = 5.0  # a run that has just recorded its own end is not its own any more, either
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def signs_of_life(
                     ours = run_store.note_beat(connection, run_id, claim, clock())
             except (NavKeeperError, SQLAlchemyError):  # the database is away: so is who would read it
                 continue
-            if not ours and not done.is_set():
+            if not ours and not done.wait(SETTLING_SECONDS):
                 log.error("run %d was taken from us: stopping", run_id)
                 taken_away()
                 return

@@ -54,6 +54,7 @@ TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
     RunStatus.TIMED_OUT: frozenset({RunStatus.QUEUED}),
     RunStatus.INTERRUPTED: frozenset({RunStatus.QUEUED}),
     RunStatus.CANCELLED: frozenset({RunStatus.QUEUED}),
+    RunStatus.SKIPPED: frozenset({RunStatus.QUEUED}),  # what it needs succeeded after all
 }
 PENDING = frozenset({RunStatus.WAITING, RunStatus.BLOCKED, RunStatus.QUEUED, RunStatus.RUNNING})
 DONE_WELL = frozenset({RunStatus.SUCCESS, RunStatus.PARTIAL})

@@ -1,6 +1,6 @@
 """FundJobScheduler: the daemon's clockwork on APScheduler's BlockingScheduler.
 
-APScheduler gives the beat and the cron triggers; what is due is asked of the triggers for the time
+APScheduler gives the process and the cron triggers; what is due is asked of the triggers for the time
 between two beats (firing.py). So a stopped clock, a jump or a slow database loses no fire.
 """
 
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
 
+from apscheduler.schedulers.base import STATE_STOPPED
 from apscheduler.schedulers.blocking import BlockingScheduler
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,7 +25,7 @@ from core.crash_points import reached
 from core.errors import AlreadyRunning, LeadershipLost, NavKeeperError
 from core.trading_calendar import SHANGHAI
 from scheduler import commands, run_store
-from scheduler.chain import release_waiting
+from scheduler.chain import release_given_up, release_waiting
 from scheduler.clock import Clock
 from scheduler.firing import Firing, require_calendar
 from scheduler.job import Job
@@ -36,6 +37,26 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 1.0
 RECOVER_SECONDS = 10.0
 COMPLAIN_SECONDS = 60.0
+
+
+class Beat(BlockingScheduler):  # type: ignore[misc] # APScheduler has no types
+    """A BlockingScheduler that calls `beat` every second of the monotonic clock.
+
+    Its own loop sleeps until an instant of the wall clock: set back two hours, it would sleep for two hours.
+    """
+
+    def __init__(self, beat: Callable[[], None]) -> None:
+        super().__init__(timezone=SHANGHAI)
+        self._beat = beat
+
+    def _main_loop(self) -> None:
+        with ThreadPoolExecutor(1, thread_name_prefix="beat") as pool:
+            while self.state != STATE_STOPPED:
+                error = pool.submit(self._beat).exception()
+                if error is not None:  # nobody foresaw it; the next beat may do better
+                    log.error("the beat failed", exc_info=error)
+                if self.state != STATE_STOPPED:
+                    self._event.wait(BEAT_SECONDS)
 
 
 class FundJobScheduler:
@@ -65,8 +86,7 @@ class FundJobScheduler:
         self.stopping_since: float | None = None
         self.signals = 0
         self.refused: AlreadyRunning | None = None
-        self._beating = threading.Lock()
-        self._blocking = BlockingScheduler(timezone=SHANGHAI)
+        self._blocking = Beat(self.beat)
 
     def start(self) -> None:
         """Work until SIGTERM or SIGINT: then let running jobs finish (a second signal does not wait).
@@ -75,15 +95,6 @@ class FundJobScheduler:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
-        self._blocking.add_job(
-            self.beat,
-            "interval",
-            seconds=BEAT_SECONDS,
-            next_run_time=datetime.now(SHANGHAI),
-            max_instances=1,
-            coalesce=True,
-            misfire_grace_time=None,
-        )
         log.info("daemon started: %s", ", ".join(self.jobs))
         self.notify("READY=1")
         self._blocking.start()
@@ -97,11 +108,8 @@ class FundJobScheduler:
 
     def beat(self) -> None:
         """One step of everything. While the database is away it is a step of nothing."""
-        if not self._beating.acquire(blocking=False):
-            return
-        now = self.clock()
         try:
-            self.step(now)
+            self.step(self.clock())
             if self.complained is not None:
                 log.info("all is well again")
                 self.complained = None
@@ -115,15 +123,14 @@ class FundJobScheduler:
                 log.error("%s; trying again every second", str(error).splitlines()[0])
                 self.complained = time.monotonic()
         finally:
-            self._stop_if_asked(now)
-            self._beating.release()
-        self.notify(
-            "WATCHDOG=1"
-        )  # not after an error that nobody foresaw: then we had better be started anew
+            self._stop_if_asked()
+        # Not after an error that nobody foresaw: if that goes on, we had better be started anew.
+        self.notify("WATCHDOG=1")
 
     def step(self, now: datetime) -> None:
         """Lead if we may. Watch what runs; unless we are stopping, also start what is due."""
         if self.leader.epoch is None and (self.signals or not self._lead(now)):
+            self.supervisor.bury()
             return
         self.leader.renew(now)
         self.leader.note_absence(now, run_store.note_absence)
@@ -136,6 +143,7 @@ class FundJobScheduler:
         self.supervisor.start_queued(now)
         if time.monotonic() - self.recovered >= RECOVER_SECONDS:
             self.supervisor.recover(now)
+            release_given_up(self.leader, self.jobs, now)
             self.recovered = time.monotonic()
 
     def answer(self, now: datetime) -> None:
@@ -164,7 +172,7 @@ class FundJobScheduler:
         self.firing.search_again()
         return True
 
-    def _stop_if_asked(self, now: datetime) -> None:
+    def _stop_if_asked(self) -> None:
         """After a signal: once the children are done, or the drain is over, the daemon ends, database or not."""
         if self.refused is not None:
             self._blocking.shutdown(wait=False)
@@ -179,6 +187,7 @@ class FundJobScheduler:
         if self.supervisor.any_alive():
             return
         try:
+            now = self.clock()
             self.supervisor.watch(now)
             self.leader.resign(now)
         except (NavKeeperError, SQLAlchemyError) as error:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
+
+from apscheduler.triggers.cron import CronTrigger
 
 from core.errors import ConfigurationError
 from scheduler.catch_up import CatchUp
@@ -16,6 +19,9 @@ from scheduler.retry import RetryPolicy
 from scheduler.schedule import Schedule
 
 JOBS_FILE = Path(__file__).resolve().parents[1] / "config" / "jobs.toml"
+LARGEST = 1_000_000
+LONGEST_NAME = 64
+LONGEST_WINDOW_DAYS = 400
 DEFAULTS: dict[str, Any] = {
     "calendar": None,
     "business_date": "session",
@@ -47,6 +53,8 @@ def _job(name: str, table: Any, path: Path) -> Job:
     if not isinstance(table, dict):
         raise ConfigurationError(f"{path.name}: {name} must be a table such as [{name}]")
     values = DEFAULTS | table
+    if len(name) > LONGEST_NAME:
+        raise ConfigurationError(f"{path.name}: [{name}] is too long a name: at most {LONGEST_NAME} letters")
     for key, allowed, fits in CHECKS:
         if not fits(values.get(key)):
             raise _refusal(path, name, key, values.get(key), allowed)
@@ -68,7 +76,7 @@ def _job(name: str, table: Any, path: Path) -> Job:
         needs=tuple(values["needs"]),
         wait_hours=float(values["wait_hours"]),
         timeout_minutes=float(values["timeout_minutes"]),
-        params=dict(values["params"]),
+        params=json.loads(json.dumps(values["params"], default=str)),  # TOML has dates, JSON has texts
         retry=RetryPolicy(**values["retry"]),
         catch_up=CatchUp(**values["catch_up"]),
         latest_only=values["latest_only"],
@@ -83,25 +91,35 @@ def _refusal(path: Path, name: str, key: str, value: object, allowed: str) -> Co
 
 
 def _positive(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    """A number over 0; anything above the largest has no meaning here, and instants cannot be reckoned with it."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= LARGEST
+
+
+def _whole(value: object) -> bool:
+    return _positive(value) and isinstance(value, int)
 
 
 def _retry(value: object) -> bool:
-    known = {field.name for field in fields(RetryPolicy)}
-    return (
-        isinstance(value, dict) and value.keys() <= known and all(_positive(part) for part in value.values())
-    )
+    known = {field.name for field in fields(RetryPolicy)} - {"spent"}
+    if not isinstance(value, dict) or not value.keys() <= known or not _whole(value.get("attempts", 1)):
+        return False
+    return all(_positive(part) for part in value.values())
 
 
 def _catch_up(value: object) -> bool:
     if not isinstance(value, dict) or not value.keys() <= {field.name for field in fields(CatchUp)}:
         return False
-    numbers = [part for name, part in value.items() if name != "policy"]
-    return value.get("policy", "all") in ("all", "last", "none") and all(_positive(part) for part in numbers)
+    days = value.get("days", 1)
+    if not _whole(value.get("cap", 1)) or not _positive(days) or days > LONGEST_WINDOW_DAYS:
+        return False
+    return value.get("policy", "all") in ("all", "last", "none")
 
 
-def _named_days(cron: object) -> bool:
-    return isinstance(cron, dict) and not any(ch.isdigit() for ch in str(cron.get("day_of_week", "")))
+def _cron(value: object) -> bool:
+    """Fields alone: with a jitter every look would find other instants, and each would be a run."""
+    if not isinstance(value, dict) or not value.keys() <= set(CronTrigger.FIELD_NAMES):
+        return False
+    return not any(ch.isdigit() for ch in str(value.get("day_of_week", "")))
 
 
 def _zone(value: object) -> bool:
@@ -117,7 +135,7 @@ CHECKS: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
         "cron",
         "a table such as { day_of_week = 'mon-fri', hour = 19, minute = 0 }; weekdays by name,"
         " since numbers mean different days to different programs",
-        _named_days,
+        _cron,
     ),
     ("calendar", '"XSHG", or left out for every day', lambda value: value in (None, "XSHG")),
     (
@@ -137,7 +155,7 @@ CHECKS: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
         "numbers over 0 for attempts, base_seconds, cap_seconds, total_minutes",
         _retry,
     ),
-    ("catch_up", "policy = 'all', 'last' or 'none', days and cap over 0", _catch_up),
+    ("catch_up", "policy = 'all', 'last' or 'none', days (400 at most) and a whole cap over 0", _catch_up),
     ("latest_only", "true or false", lambda value: isinstance(value, bool)),
     ("eager", "true or false", lambda value: isinstance(value, bool)),
     ("silent_minutes", "a number over 0", _positive),

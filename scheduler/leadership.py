@@ -70,7 +70,8 @@ class Leadership:
             self._stand_by(leader)
             return False
         with db.write(self._own) as connection:
-            self.epoch = self._take(connection, leader, now)
+            epoch = self._take(connection, leader, now)
+        self.epoch = epoch  # committed
         self._renewed = time.monotonic()
         self.last_led = leader.heartbeat_at if leader is not None else None
         self.heartbeat = self.last_led or now
@@ -82,11 +83,15 @@ class Leadership:
         if leader.stopped_at is not None:
             return False
         process = Process(leader.host, leader.pid, leader.pid_started)
-        if process.host == self.process.host and not process.is_alive():
+        if process.host == self.process.host and not process.is_alive() and self._is_told_here(process):
             return False
         if self._own.dialect.name == "sqlite":  # one host has the file, and its daemon the file lock
             return process.host == self.process.host and process != self.process
         return self._stillness.seconds("leader", (leader.epoch, leader.beats)) < LEASE_SECONDS
+
+    def _is_told_here(self, process: Process) -> bool:
+        """Whether it must have been a process of this very machine: another may have the same name."""
+        return self._own.dialect.name == "sqlite" or process.boot == self.process.boot
 
     def _stand_by(self, leader: Row[Any]) -> None:
         who = f"pid {leader.pid} on {leader.host}"

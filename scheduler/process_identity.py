@@ -14,6 +14,11 @@ class Process:
     pid: int
     started: str  # boot id and start tick
 
+    @property
+    def boot(self) -> str:
+        """The boot of the machine it belongs to."""
+        return self.started.rpartition(":")[0]
+
     def is_alive(self) -> bool:
         """Whether this very process still runs. Only for processes of this host."""
         return _start_of(self.pid) == self.started
@@ -67,3 +72,13 @@ def peak_memory_kb(pid: int) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM")), 0)
+
+
+def is_run(pid: int) -> bool:
+    """Whether a process does a run, as the daemon's child or by hand; the daemon itself does not."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return not Path("/proc/self/cmdline").exists()
+    by_hand = any(word.endswith(b"main.py") for word in words) and b"scheduler" not in words
+    return b"scheduler.runner" in words or by_hand

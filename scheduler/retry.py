@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
 
@@ -14,6 +15,13 @@ class RetryPolicy:
     base_seconds: float = 60.0
     cap_seconds: float = 900.0
     total_minutes: float = 240.0  # from the start of the first attempt to the start of the last
+    spent: int = 0  # attempts made before somebody asked for the run anew; they do not count
+
+    @classmethod
+    def from_json(cls, text: str) -> RetryPolicy:
+        """As it was stored, by whatever version of this program."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
 
 
 def next_attempt(
@@ -24,6 +32,7 @@ def next_attempt(
     The delay doubles from base to cap; `jitter`, from 0 to 1, takes up to half of it off, so that what
     failed together does not come back together.
     """
+    attempt -= policy.spent
     if attempt >= policy.attempts:
         return None
     delay = min(policy.cap_seconds, policy.base_seconds * 2.0 ** (attempt - 1)) * (1 - jitter / 2)

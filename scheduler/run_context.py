@@ -78,9 +78,10 @@ class RunContext:
     def transaction(self) -> Iterator[Connection]:
         """A transaction before the last one. Raises ClaimLost if the run was taken from us; then nothing is written."""
         with db.write(self.engine) as connection:
+            yield connection
+            # At the end: who cancels the run or watches over it does not wait for the work.
             if not run_store.holds(connection, self.run_id, self._claim):
                 raise ClaimLost(LOST.format(self.run_id))
-            yield connection
 
     @contextmanager
     def commit(self) -> Iterator[Commit]:

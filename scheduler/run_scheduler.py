@@ -59,13 +59,13 @@ def run() -> int:
     from scheduler.job_scheduler import FundJobScheduler
     from scheduler.jobs_file import load_jobs
     from scheduler.service_manager import notify
-    from scheduler.tasks import require_task
+    from scheduler.tasks import check_params
 
     settings = load_settings()
     log_to(settings, "daemon.log")
     jobs = load_jobs(settings.jobs_file)
     for job in jobs.values():
-        require_task(job.task)
+        check_params(job.task, job.params)
     clock = clock_from(settings)
     with only_daemon(pid_file(settings)):
         ensure_ready(db.connect(settings.database_url()), clock())

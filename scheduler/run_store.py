@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -20,6 +20,8 @@ from scheduler.process_identity import Process
 from scheduler.retry import RetryPolicy, next_attempt
 
 BY_SCHEDULE = "schedule"
+BY_SWEEP = "sweep"
+AFTER_INTERRUPTION = 3  # attempts that a run has at least when its process was killed
 TEXT = 1000
 
 
@@ -251,7 +253,9 @@ def end_run(
 def _next_attempt(run: Row[Any], end: End, now: datetime) -> datetime | None:
     if not end.retry or end.status not in ENDED_BADLY or run.retry_policy is None:
         return None
-    policy = RetryPolicy(**json.loads(run.retry_policy))
+    policy = RetryPolicy.from_json(run.retry_policy)
+    if end.status is RunStatus.INTERRUPTED:  # not the work's fault
+        policy = replace(policy, attempts=max(policy.attempts, AFTER_INTERRUPTION))
     started = run.first_started_at + timedelta(seconds=run.absent_seconds)
     return next_attempt(policy, run.attempt, started, now, random.SystemRandom().random())
 
@@ -289,7 +293,7 @@ def ready_runs(connection: Connection, now: datetime, limit: int) -> Sequence[Ro
         job_run.c.status == RunStatus.QUEUED.value,
         or_(job_run.c.not_before.is_(None), job_run.c.not_before <= now),
         ~busy.exists(),
-        or_(job_run.c.requested_by != BY_SCHEDULE, ~paused.exists()),
+        or_(job_run.c.requested_by.not_in((BY_SCHEDULE, BY_SWEEP)), ~paused.exists()),
     )
     return connection.execute(ready.order_by(job_run.c.business_date, job_run.c.id).limit(limit)).all()
 
@@ -332,7 +336,10 @@ def cancel(connection: Connection, run: Row[Any], by: str, now: datetime) -> boo
 
 
 def try_again(connection: Connection, run: Row[Any], reason: str, now: datetime, **values: Any) -> bool:
-    """A run that ended badly goes back to QUEUED, its time limit for attempts started anew."""
+    """A run that ended badly goes back to QUEUED; the attempts of its policy and their time start anew."""
+    if run.retry_policy is not None:
+        policy = replace(RetryPolicy.from_json(run.retry_policy), spent=run.attempt)
+        values |= {"retry_policy": json.dumps(asdict(policy))}
     values |= {
         "first_started_at": None,
         "absent_seconds": 0,
@@ -367,6 +374,14 @@ def runs_in(connection: Connection, *statuses: RunStatus) -> Sequence[Row[Any]]:
         .where(job_run.c.status.in_([status.value for status in statuses]))
         .order_by(job_run.c.business_date, job_run.c.id)
     ).all()
+
+
+def skipped_since(connection: Connection, since: datetime, jobs: Collection[str]) -> Sequence[Row[Any]]:
+    """Runs of these jobs that were given up before they began, oldest business date first."""
+    given_up = and_(job_run.c.status == RunStatus.SKIPPED.value, job_run.c.started_at.is_(None))
+    recent = and_(job_run.c.finished_at > since, job_run.c.job_id.in_(jobs))
+    query = select(job_run).where(given_up, recent).order_by(job_run.c.business_date, job_run.c.id)
+    return connection.execute(query).all()
 
 
 def deciding_run(connection: Connection, job_id: str, business_date: date) -> Row[Any] | None:
@@ -408,9 +423,34 @@ def note_absence(connection: Connection, absence: timedelta) -> None:
     connection.execute(update(job_run).where(pending).values(absent_seconds=longer))
 
 
-def known_since(connection: Connection) -> datetime | None:
-    """When this database had its first run."""
-    return connection.execute(select(func.min(job_run.c.queued_at))).scalar()
+def last_fire(connection: Connection, job_id: str, now: datetime) -> datetime | None:
+    """The newest fire of a job up to `now` that has a run."""
+    mine = and_(job_run.c.job_id == job_id, job_run.c.scheduled_for <= now)
+    return connection.execute(select(func.max(job_run.c.scheduled_for)).where(mine)).scalar()
+
+
+def undo_future(connection: Connection, now: datetime, spared: Collection[str]) -> int:
+    """Runs of fires that have not come yet, queued by a clock that was ahead: their fires are free again.
+
+    What ran and succeeded stays. `spared`: jobs that start before their time on purpose. Returns their number.
+    """
+    future = and_(
+        job_run.c.scheduled_for > now,
+        job_run.c.job_id.not_in(spared),
+        job_run.c.status.not_in([status.value for status in (*DONE_WELL, RunStatus.RUNNING)]),
+    )
+    runs = connection.execute(select(job_run).where(future)).all()
+    for run in runs:
+        if run.status in PENDING:
+            why = "queued by a clock that was ahead"
+            move(connection, run.id, RunStatus(run.status), RunStatus.CANCELLED, now, why)
+        connection.execute(update(job_run).where(job_run.c.id == run.id).values(scheduled_for=None))
+    held = and_(job_run.c.status == RunStatus.QUEUED.value, job_run.c.not_before > now)
+    for run in connection.execute(select(job_run).where(held)).all():
+        policy = RetryPolicy.from_json(run.retry_policy or "{}")
+        if run.not_before > now + timedelta(seconds=policy.cap_seconds):
+            connection.execute(update(job_run).where(job_run.c.id == run.id).values(not_before=now))
+    return len(runs)
 
 
 def running_job(connection: Connection, job_id: str) -> Row[Any] | None:

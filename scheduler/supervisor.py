@@ -23,7 +23,7 @@ from scheduler.firing import require_calendar
 from scheduler.job import Job, RunStatus
 from scheduler.leadership import Leadership, Stillness
 from scheduler.plan import work_for
-from scheduler.process_identity import Process, peak_memory_kb, process_of
+from scheduler.process_identity import Process, is_run, peak_memory_kb, process_of
 from scheduler.run_store import End
 from scheduler.runner import ASKED_TO_END, GRACE_SECONDS
 from scheduler.tasks import table_of
@@ -122,7 +122,7 @@ class Supervisor:
 
     def watch(self, now: datetime) -> None:
         """Collect ended children; end those over their time."""
-        self.abandoned = [process for process in self.abandoned if process.poll() is None]
+        self.bury()
         for child in list(self.children.values()):
             child.peak_kb = max(child.peak_kb, peak_memory_kb(child.process.pid))
             if child.process.returncode is None and not _has_ended(child.process.pid):
@@ -132,6 +132,9 @@ class Supervisor:
             reached("child.reaped")
             self._record(child, child.process.returncode, now)
             del self.children[child.run_id]
+
+    def bury(self) -> None:
+        self.abandoned = [process for process in self.abandoned if process.poll() is None]
 
     def reap(self, child: Child) -> None:
         """Grandchildren do not outlive the run: they go before the child is reaped, while its pid is still its own."""
@@ -166,6 +169,7 @@ class Supervisor:
         """We lead no more: the children go on, for the next leader to see to; here they are only buried."""
         self.abandoned += [child.process for child in self.children.values()]
         self.children.clear()
+        self.ending.clear()
 
     def _record(self, child: Child, code: int, now: datetime) -> None:
         """Write the end of a run whose process did not write it itself, and what only its parent knows."""
@@ -204,21 +208,25 @@ class Supervisor:
         """A run that is no child of ours: end it if its process is gone, or if it should not go on."""
         process = Process(run.host or "", run.pid or 0, run.pid_started or "")
         here = process.host == self.leader.process.host
-        if here and process.is_alive() and process != self.leader.process:
+        started = is_run(
+            process.pid
+        )  # before its child takes over, a run is its daemon's: no signal for that one
+        if here and started and process.is_alive() and process != self.leader.process:
             end = self._unwanted(run, process.age_seconds())
             if end is not None:
                 kill_group(process.pid, signal.SIGKILL if run.id in self.ending else signal.SIGTERM)
                 self.ending[run.id] = end
             return True
         end = self.ending.get(run.id, run_store.GONE)
-        if not here and self.leader.engine.dialect.name != "sqlite":  # an SQLite file has one host
+        elsewhere = not here or (process.is_alive() and process != self.leader.process)
+        if elsewhere and self.leader.engine.dialect.name != "sqlite":  # an SQLite file has one host
             still = self.stillness.seconds(("beat", run.id, run.attempt), run.beat_at)
             unwanted = self._unwanted(run, (now - run.started_at).total_seconds())
             if still < REMOTE_SILENCE and unwanted is None:
                 return True
             # Its process, if it lives after all, finds its claim gone at its next sign of life, and ends.
             end = unwanted or End(RunStatus.INTERRUPTED, 0, f"no sign of life from {run.host}", retry=True)
-        elif run.log_file is not None and process_of(process.pid).started == "":
+        elif here and run.log_file is not None and process.boot == self.leader.process.boot:
             _kill_leftovers(process.pid)
         with self.leader.write() as connection:
             end_for_dead(connection, run, end, now)
@@ -259,7 +267,9 @@ class Supervisor:
             if run.id in self.children:
                 self.terminate(self.children[run.id], end)
             elif run.id not in self.ending:
-                kill_group(run.pid, signal.SIGTERM)
+                process = Process(run.host, run.pid, run.pid_started)
+                if run.host == self.leader.process.host and is_run(run.pid) and process.is_alive():
+                    kill_group(run.pid, signal.SIGTERM)
                 self.ending[run.id] = end
 
 
@@ -290,6 +300,8 @@ def _has_ended(pid: int) -> bool:
 
 def _kill_leftovers(pid: int) -> None:
     """Grandchildren of a run whose own process is gone. Nobody has its pid again while its group lives."""
+    if process_of(pid).started:
+        return
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

@@ -6,13 +6,14 @@ loading pandas.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core import db
 from core.crash_points import reached
@@ -419,7 +420,7 @@ def _recalculate(context: RunContext, connection: Connection, funds: list[str]) 
         status=RunStatus.QUEUED,
         now=context.now(),
         params={"fund_codes": funds} if len(funds) <= FUNDS_NAMED else {},
-        requested_by="sweep",
+        requested_by=run_store.BY_SWEEP,
         reason=f"{len(funds)} funds changed",
         retry=RECALCULATION,
     )
@@ -448,3 +449,14 @@ def require_task(name: str) -> Task:
 def table_of(name: str) -> str:
     """What data_update_log names for a task; an unknown task by its own name."""
     return TASKS[name].table_name if name in TASKS else name
+
+
+def check_params(task: str, params: dict[str, Any]) -> None:
+    """Raises UsageError naming what is wrong with the parameters and what the task has."""
+    model = require_task(task).params
+    try:
+        model.model_validate_json(json.dumps(params))  # as the run will read them
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        known = ", ".join(model.model_fields) or "none"
+        raise UsageError(f"{task} cannot take these parameters: {wrong}. It has: {known}") from None

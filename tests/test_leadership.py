@@ -67,7 +67,9 @@ def test_each_leader_has_its_epoch_and_a_stopped_one_is_followed_at_once(
 
 
 def test_a_leader_whose_process_is_gone_is_followed_at_once(engine: Engine, candidate: Make) -> None:
-    gone = Process(this_process().host, this_process().pid, "boot:1")  # the pid lives, the process does not
+    gone = Process(
+        this_process().host, this_process().pid, f"{this_process().boot}:1"
+    )  # the pid lives, the process does not
     assert candidate(engine, gone).acquire(NOW)
     assert candidate(engine, this_process()).acquire(NOW)
     assert leader_row(engine) == (this_process().host, 2)

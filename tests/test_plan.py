@@ -49,12 +49,26 @@ def test_what_has_a_run_is_left_alone_and_what_is_on_time_always_runs() -> None:
     assert sort_out(CatchUp("all"), FIRES, set(FIRES), now) == []
 
 
-def test_the_horizon_is_the_window_but_not_before_the_database_was_used() -> None:
-    catch_up = CatchUp(days=10)
-    assert horizon(catch_up, NOW, NOW - timedelta(days=30)) == NOW - timedelta(days=10)
-    assert horizon(catch_up, NOW, NOW - timedelta(days=3)) == NOW - timedelta(days=3)
-    assert horizon(catch_up, NOW, None) == NOW - timedelta(hours=12)
-    assert horizon(catch_up, NOW, NOW) == NOW - timedelta(hours=12)
+def test_fires_count_from_the_last_one_that_has_a_run() -> None:
+    """So a changed time or a new job does not repeat the past."""
+    month, year = NOW - timedelta(days=30), NOW - timedelta(days=3000)
+    assert horizon(NOW, month, None) == month
+    assert horizon(NOW, NOW - timedelta(minutes=1), NOW) == NOW - timedelta(minutes=1)
+    assert horizon(NOW, None, None) == NOW - timedelta(hours=12)  # a first start in the night does that night
+    assert horizon(NOW, None, month) == month
+    assert horizon(NOW, None, NOW) == NOW - timedelta(hours=12)
+    assert horizon(NOW, year, None) == NOW - timedelta(days=400)
+
+
+def test_what_is_older_than_the_window_is_recorded_and_not_run() -> None:
+    found = sort_out(CatchUp("all", days=2.5), FIRES, set(), NOW)
+    assert [(fire.day, run) for fire, run in found] == [
+        (1, False),
+        (2, False),
+        (3, True),
+        (4, True),
+        (5, True),
+    ]
 
 
 def test_a_date_that_the_latest_pages_have_left_is_filled_from_history(
