@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint bench serve lock locale clean
+.PHONY: run test lint bench soak serve lock locale clean
 
 run: .venv/run
 	$(BIN)/python main.py demo
@@ -18,8 +18,16 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# About 25 minutes. By default bench.failover does 200 dates and bench.thundering_herd 1,000 jobs.
 bench: .venv/dev
+	$(BIN)/python -m bench.idle
+	$(BIN)/python -m bench.outage
+	$(BIN)/python -m bench.failover --dates 40
+	$(BIN)/python -m bench.thundering_herd --jobs 200
 	$(BIN)/python -m bench.backfill
+
+soak: .venv/dev
+	$(BIN)/python -m bench.soak
 
 .venv/run: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

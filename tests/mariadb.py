@@ -17,6 +17,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
 
+NO_AIO = "--skip-innodb-use-native-aio"  # several servers at once can run out of what the kernel has of it
+
+
 def missing(what: str, reason: str) -> None:
     """Skip the test, or fail it where NAVKEEPER_TEST_REQUIRE names `what`."""
     if what in os.environ.get("NAVKEEPER_TEST_REQUIRE", "").split(","):
@@ -43,17 +46,11 @@ class MariaServer:
         if self.binary is None or self.installer is None:
             missing("mariadb", "MariaDB's server (mariadbd, mariadb-install-db) is not installed")
         self.folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            [
-                str(self.installer),
-                "--no-defaults",
-                f"--datadir={self.folder}/data",
-                f"--user={getpass.getuser()}",
-                "--auth-root-authentication-method=normal",
-            ],
-            check=True,
-            capture_output=True,
-        )
+        command = [str(self.installer), "--no-defaults", f"--datadir={self.folder}/data"]
+        command += [f"--user={getpass.getuser()}", "--auth-root-authentication-method=normal", NO_AIO]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{command[0]} failed:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
         self.start()
         return self
 
@@ -66,7 +63,7 @@ class MariaServer:
         options = [f"--datadir={self.folder}/data", f"--socket={self.folder}/sock", f"--port={self.port}"]
         options += [f"--user={getpass.getuser()}", "--bind-address=127.0.0.1", "--skip-log-bin"]
         options += ["--innodb-buffer-pool-size=512M", "--innodb-flush-log-at-trx-commit=2"]
-        options += ["--performance-schema=OFF", f"--pid-file={self.folder}/pid", *self.options]
+        options += [NO_AIO, "--performance-schema=OFF", f"--pid-file={self.folder}/pid", *self.options]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [str(self.binary), "--no-defaults", *options], stdout=log, stderr=log
