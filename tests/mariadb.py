@@ -16,7 +16,6 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
-
 NO_AIO = "--skip-innodb-use-native-aio"  # several servers at once can run out of what the kernel has of it
 
 
