@@ -74,11 +74,11 @@ def peak_memory_kb(pid: int) -> int:
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM")), 0)
 
 
-def is_run(pid: int) -> bool:
-    """Whether a process does a run, as the daemon's child or by hand; the daemon itself does not."""
+def is_daemon(pid: int) -> bool:
+    """Whether a process is a NavKeeper daemon; False where nobody can say."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
-        return not Path("/proc/self/cmdline").exists()
-    by_hand = any(word.endswith(b"main.py") for word in words) and b"scheduler" not in words
-    return b"scheduler.runner" in words or by_hand
+        return False
+    by_action = any(word.endswith(b"main.py") for word in words) and b"scheduler" in words
+    return by_action or any(word.endswith(b"run_scheduler.py") for word in words)

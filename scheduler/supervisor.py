@@ -23,7 +23,7 @@ from scheduler.firing import require_calendar
 from scheduler.job import Job, RunStatus
 from scheduler.leadership import Leadership, Stillness
 from scheduler.plan import work_for
-from scheduler.process_identity import Process, is_run, peak_memory_kb, process_of
+from scheduler.process_identity import Process, is_daemon, peak_memory_kb, process_of
 from scheduler.run_store import End
 from scheduler.runner import ASKED_TO_END, GRACE_SECONDS
 from scheduler.tasks import table_of
@@ -208,10 +208,9 @@ class Supervisor:
         """A run that is no child of ours: end it if its process is gone, or if it should not go on."""
         process = Process(run.host or "", run.pid or 0, run.pid_started or "")
         here = process.host == self.leader.process.host
-        started = is_run(
-            process.pid
-        )  # before its child takes over, a run is its daemon's: no signal for that one
-        if here and started and process.is_alive() and process != self.leader.process:
+        # Until its child takes over, a run is its daemon's, and no signal is meant for that one.
+        daemons = here and is_daemon(process.pid)
+        if here and not daemons and process.is_alive():
             end = self._unwanted(run, process.age_seconds())
             if end is not None:
                 kill_group(process.pid, signal.SIGKILL if run.id in self.ending else signal.SIGTERM)
@@ -268,7 +267,7 @@ class Supervisor:
                 self.terminate(self.children[run.id], end)
             elif run.id not in self.ending:
                 process = Process(run.host, run.pid, run.pid_started)
-                if run.host == self.leader.process.host and is_run(run.pid) and process.is_alive():
+                if run.host == self.leader.process.host and not is_daemon(run.pid) and process.is_alive():
                     kill_group(run.pid, signal.SIGTERM)
                 self.ending[run.id] = end
 
