@@ -83,7 +83,8 @@ class Firing:
 
     def _missed(self, connection: Connection, now: datetime) -> list[Fire]:
         """Fires without a run, within each job's catch-up window, and whether they are run."""
-        led_since = self.checked_until or self.leader.last_led  # this daemon, or the one before it
+        # This daemon led, or the one before it; or somebody used the database by hand.
+        led_since = self.checked_until or self.leader.last_led or run_store.known_since(connection)
         found: list[Fire] = []
         for job in self.jobs.values():
             since = horizon(now, run_store.last_fire(connection, job.id, now), led_since)

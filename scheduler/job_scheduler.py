@@ -55,6 +55,7 @@ class Beat(BlockingScheduler):  # type: ignore[misc] # APScheduler has no types
                 error = pool.submit(self._beat).exception()
                 if error is not None:  # nobody foresaw it; the next beat may do better
                     log.error("the beat failed", exc_info=error)
+                self._event.clear()  # it was set by the start, and is by a shutdown, which changes the state first
                 if self.state != STATE_STOPPED:
                     self._event.wait(BEAT_SECONDS)
 

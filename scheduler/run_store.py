@@ -423,6 +423,11 @@ def note_absence(connection: Connection, absence: timedelta) -> None:
     connection.execute(update(job_run).where(pending).values(absent_seconds=longer))
 
 
+def known_since(connection: Connection) -> datetime | None:
+    """When this database had its first run."""
+    return connection.execute(select(func.min(job_run.c.queued_at))).scalar()
+
+
 def last_fire(connection: Connection, job_id: str, now: datetime) -> datetime | None:
     """The newest fire of a job up to `now` that has a run."""
     mine = and_(job_run.c.job_id == job_id, job_run.c.scheduled_for <= now)

@@ -11,6 +11,7 @@ def notify(address: str | None, message: str) -> None:
         return
     path = "\0" + address[1:] if address.startswith("@") else address
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.setblocking(False)  # who does not read must not hold the daemon up
         try:
             channel.connect(path)
             channel.send(message.encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -19,7 +20,7 @@ from scheduler import run_store
 from scheduler.chain import release_given_up, release_waiting
 from scheduler.firing import Firing
 from scheduler.job import Job, RunStatus
-from scheduler.job_scheduler import Beat
+from scheduler.job_scheduler import BEAT_SECONDS, Beat
 from scheduler.jobs_file import load_jobs
 from scheduler.leadership import Leadership
 from scheduler.process_identity import this_process
@@ -192,9 +193,11 @@ def test_an_unforeseen_error_in_a_beat_does_not_stop_the_next(caplog: pytest.Log
         beat.shutdown(wait=False)
 
     beat = Beat(once_bad)
+    begun = time.monotonic()
     with caplog.at_level(logging.ERROR):
         beat.start()
     assert seen == [0, 1]
+    assert time.monotonic() - begun >= BEAT_SECONDS  # once a second, and not as fast as it can
     assert "the beat failed" in caplog.text
 
 
