@@ -9,7 +9,9 @@ from datetime import date
 
 ACTIONS = {
     "init": "create or upgrade the tables, fill the trading calendar",
-    "nav": "collect tonight's NAVs; with --from/--to or --fund: back-fill history",
+    "nav": "collect tonight's NAVs; with --from/--to, --fund or --type: back-fill history",
+    "backfill": "history of all funds, or of --fund or --type; goes on where the last one was stopped",
+    "nav show": "a fund's NAVs, as stored or as known at a moment (--as-of)",
     "validate": "check the night's batch and merge what can be believed",
     "metrics": "calculate the metrics of all funds",
     "weekly": "recalculate everything, clean up, write the weekly summary",
@@ -20,10 +22,14 @@ ACTIONS = {
     "status": "one line: is the data complete?",
     "jobs": "the jobs: list, pause, resume, trigger; what is planned; who asked for what",
     "runs": "the runs: list, show, log, cancel, retry",
+    "quality": "the evidence of a night: gates, rules, quarantine, corrections, what is late",
+    "quarantine": "rows that failed a rule: list, show, release, reject",
     "doctor": "check configuration, database, calendar, source and disk",
     "demo": "a night on a simulated market, start to end",
 }
-OWN_OPTIONS = ("monitor", "health", "jobs", "runs")  # main.py monitor --help
+NAV_SHOW = "nav show"  # two words, one action
+EVIDENCE = ("quality", "quarantine", NAV_SHOW)
+OWN_OPTIONS = ("monitor", "health", "jobs", "runs", *EVIDENCE)  # main.py monitor --help
 VERSION = "0.1.0"
 
 
@@ -40,12 +46,15 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--action", metavar="ACTION", help="the same as the plain first word")
     found.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help="business date (default: the newest)")
     found.add_argument(
-        "--from", dest="start", type=_date, metavar="YYYY-MM-DD", help="nav: first date of history"
+        "--from", dest="start", type=_date, metavar="YYYY-MM-DD", help="nav, backfill: first date"
     )
-    found.add_argument("--to", dest="end", type=_date, metavar="YYYY-MM-DD", help="nav: last date of history")
+    found.add_argument("--to", dest="end", type=_date, metavar="YYYY-MM-DD", help="nav, backfill: last date")
     found.add_argument("--fund", action="append", metavar="CODE", help="only this fund (again for more)")
     found.add_argument(
-        "--source", metavar="NAME|PATH", help="nav: 'eastmoney', or a CSV/Parquet file or folder"
+        "--type", metavar="TYPE", help="backfill: only funds of this type, such as 债券型 or bond"
+    )
+    found.add_argument(
+        "--source", metavar="NAME|PATH", help="nav, backfill: 'eastmoney', or a CSV/Parquet file or folder"
     )
     found.add_argument("--json", action="store_true", help="print the result as JSON")
     found.add_argument("--dry-run", action="store_true", help="do everything but write")
@@ -75,16 +84,25 @@ def action_of(words: list[str]) -> tuple[str | None, list[str]]:
     return None, words
 
 
+def two_words(action: str | None, rest: list[str]) -> tuple[str | None, list[str]]:
+    """`nav show` is another action than `nav`."""
+    return (NAV_SHOW, rest[1:]) if action == "nav" and rest[:1] == ["show"] else (action, rest)
+
+
 def options_of(action: str, rest: list[str]) -> argparse.Namespace:
     if action in ("jobs", "runs"):
         from scheduler.command_line import parse
 
         return parse(action, rest)
+    if action in EVIDENCE:
+        from scheduler.evidence_line import parse as parse_evidence
+
+        return parse_evidence(action, rest)
     return argparse.Namespace() if action in OWN_OPTIONS else parser().parse_args(rest)
 
 
 def main(words: list[str]) -> int:
-    action, rest = action_of(words)
+    action, rest = two_words(*action_of(words))
     if action == "help" or (action in ACTIONS and action not in OWN_OPTIONS and {"-h", "--help"} & set(rest)):
         parser().print_help()
         return 0

@@ -143,6 +143,7 @@ def measure(url: URL, address: str, home: Path, funds: list[str], expected: dict
         db_url=url.render_as_string(hide_password=False),
         eastmoney_fund_url=address,
         eastmoney_api_url=address,
+        eastmoney_quote_url=address,
         requests_per_second=1000,
     )
     first = backfill(environment, funds)

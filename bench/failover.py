@@ -51,7 +51,7 @@ from core.sources.eastmoney import EastmoneySource
 from core.standin import Market, StandinServer, simulated_market
 from core.thresholds import load_thresholds
 from core.trading_calendar import TradingCalendar, library_sessions
-from scheduler.tasks import RULES_FILE
+from scheduler.task_parts import RULES_FILE
 from tests.daemon import at
 
 FUNDS = 40
@@ -92,7 +92,7 @@ def collect_all(engine: Engine, market: Market, before: Sequence[date], dates: S
     """Stage the batch of every date; merge those `before`."""
     pipeline = DataPipeline(engine, load_thresholds(RULES_FILE), TradingCalendar(library_sessions()))
     with StandinServer(market) as standin:
-        source = EastmoneySource(standin.url, standin.url, requests_per_second=1000)
+        source = EastmoneySource(standin.url, standin.url, standin.url, requests_per_second=1000)
         for day in [*before, *dates]:
             standin.set_now(at(day, 23, 30))
             batch_id = FundCollector(engine, source).collect_daily_nav(day, at(day, 23, 30))

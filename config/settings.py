@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -45,9 +46,20 @@ class Settings(BaseSettings):
     mysql_password: SecretStr | None = Field(None, validation_alias=_mysql("PASSWORD"))
     mysql_db: str | None = Field(None, validation_alias=_mysql("DB"))
 
-    source: str = Field("eastmoney", min_length=1, description="'eastmoney', or a CSV/Parquet file or folder")
+    source: str = Field(
+        "eastmoney", min_length=1, description="'eastmoney', 'tushare', or a CSV/Parquet file or folder"
+    )
+    second_source: str | None = Field(
+        None, min_length=1, description="for the job second: 'tushare', 'eastmoney', or a file or folder"
+    )
     eastmoney_fund_url: HttpUrl = "https://fund.eastmoney.com"
     eastmoney_api_url: HttpUrl = "https://api.fund.eastmoney.com"
+    eastmoney_quote_url: HttpUrl = "https://push2his.eastmoney.com"
+    tushare_url: HttpUrl = "http://api.waditu.com"
+    tushare_token: SecretStr | None = Field(None, description="the user's own; needed for the source tushare")
+    benchmarks: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("000300", "000985"), description="indices whose closes are kept, comma-separated"
+    )
     requests_per_second: Annotated[float, Field(gt=0, le=1000)] = 5.0
     concurrency: Annotated[int, Field(ge=1, le=32)] = 4
 
@@ -77,6 +89,16 @@ class Settings(BaseSettings):
         if not found.is_absolute():
             raise ValueError("an absolute path, since a relative one would depend on the current folder")
         return found
+
+    @field_validator("benchmarks", mode="before")
+    @classmethod
+    def _index_codes(cls, value: Any) -> Any:
+        codes = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+        if codes == ("",):
+            return ()
+        if not all(isinstance(code, str) and re.fullmatch(r"\d{6}", code, re.ASCII) for code in codes):
+            raise ValueError("index codes of six digits, comma-separated, such as 000300,000985")
+        return codes
 
     @field_validator("db_url")
     @classmethod
@@ -116,9 +138,13 @@ class Settings(BaseSettings):
         return self.home / "logs"
 
     def secrets(self) -> list[str]:
-        """Texts that must never be written anywhere: the password, also as an address spells it."""
-        password = self.database_url().password
-        return list(dict.fromkeys((password, quote(password, safe=" +")))) if password else []
+        """Texts that must never be written anywhere: password and token, also as an address spells them."""
+        found = (
+            self.database_url().password,
+            self.tushare_token.get_secret_value() if self.tushare_token else None,
+        )
+        texts = [text for secret in found if secret for text in (secret, quote(secret, safe=" +"))]
+        return list(dict.fromkeys(texts))
 
 
 def _normalised(text: str) -> URL:
@@ -166,7 +192,7 @@ def _explain(item: Any) -> str:
     if not field:
         return str(item["msg"]).removeprefix("Value error, ")
     key = field if field.startswith(("MYSQL_", PREFIX)) else PREFIX + field.upper()
-    secret = "PASSWORD" in key.upper() or "DB_URL" in key.upper()
+    secret = any(word in key.upper() for word in ("PASSWORD", "DB_URL", "TOKEN"))
     value = "(hidden)" if secret else repr(item["input"])
     return f"{key} = {value} is not allowed: {_allowed(item, key)}"
 

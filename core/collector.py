@@ -40,8 +40,16 @@ class History:
     """The histories of some funds, not yet written anywhere."""
 
     rows: list[NavRow]
-    funds: int
-    empty: int  # funds that gave no rows
+    row_counts: dict[str, int]  # by fund; zero where it has none
+
+    @property
+    def funds(self) -> int:
+        return len(self.row_counts)
+
+    @property
+    def empty(self) -> int:
+        """Funds that gave no rows."""
+        return sum(1 for count in self.row_counts.values() if not count)
 
 
 class FundCollector:
@@ -65,7 +73,8 @@ class FundCollector:
         kind: str = "latest",
     ) -> int:
         """Write what was fetched as one batch, in the caller's transaction; returns its id."""
-        nav_store.save_funds(connection, fetched.funds, now)
+        if kind != "second":  # a second source has words of its own for the funds' types
+            nav_store.save_funds(connection, fetched.funds, now, fetched.business_date)
         return self._open_batch(connection, kind, fetched.business_date, fetched.rows, now, run_id)
 
     def collect_daily_nav(self, business_date: date, now: datetime) -> int:
@@ -87,28 +96,22 @@ class FundCollector:
         end: date | None = None,
         arrived: Callable[[int, str], None] = lambda _funds, _code: None,
     ) -> Iterator[History]:
-        """Fetch the histories of many funds in portions of whole funds, each to be staged as a batch.
+        """Fetch the histories of many funds in portions of whole funds, each to be merged as a batch.
 
-        `arrived` is told how many funds of the portion to come are there, and which came last.
+        `arrived` is told how many funds of the portion to come are there, and which came last. A fund that
+        the source could not give is in none of them.
         """
         rows: list[NavRow] = []
-        funds = empty = 0
+        counts: dict[str, int] = {}
         for code, history in self.source.histories(list(fund_codes), start, end):
             rows += history
-            funds += 1
-            empty += not history
-            arrived(funds, code)
-            if len(rows) >= HISTORY_BATCH_ROWS or funds >= HISTORY_BATCH_FUNDS:
-                yield History(rows, funds, empty)
-                rows, funds, empty = [], 0, 0
-        if funds:
-            yield History(rows, funds, empty)
-
-    def stage_history(
-        self, connection: Connection, history: History, now: datetime, run_id: int | None = None
-    ) -> int:
-        """Write a portion of history as one batch, in the caller's transaction; returns its id."""
-        return self._open_batch(connection, "history", None, history.rows, now, run_id)
+            counts[code] = len(history)
+            arrived(len(counts), code)
+            if len(rows) >= HISTORY_BATCH_ROWS or len(counts) >= HISTORY_BATCH_FUNDS:
+                yield History(rows, counts)
+                rows, counts = [], {}
+        if counts:
+            yield History(rows, counts)
 
     def _open_batch(
         self,

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
-from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, delete, insert
 
-from core import db, merge, nav_frames, nav_store
+from core import adjustment, db, merge, nav_frames, nav_store
+from core.background_store import nights_before, read_background, save_returns, second_opinions
 from core.crash_points import reached
 from core.errors import NotReady
-from core.rules import GATE, HELD_GATE, RULES, Context, conflict, duplicate, return_limits
+from core.gates import Nights, gates
+from core.judging import SAMPLES, RuleResult, dropped_events, events_of, judge
+from core.peer_rules import alike
+from core.proposal import with_proposals
+from core.release import Released, Voucher, reconsider, vouch
 from core.schema import rule_result
-from core.series import LARGEST, SMALLEST, Series, explain
 from core.sources.base import NavRow
 from core.thresholds import Thresholds
-from core.trading_calendar import SHANGHAI, TradingCalendar
-
-SAMPLES = 5
-
-
-@dataclass(frozen=True)
-class RuleResult:
-    rule_id: str
-    severity: str
-    checked: int
-    failed: int
-    samples: list[str]
+from core.trading_calendar import TradingCalendar
 
 
 @dataclass(frozen=True)
@@ -49,6 +40,8 @@ class Checked:
     repeats: list[int]  # row_no of rows given twice
     events: pd.DataFrame
     dropped_events: pd.DataFrame  # fund_code, ex_date of events booked earlier that their NAVs belie
+    returns: pd.DataFrame  # what each category did on each date
+    night: date | None = None  # the business date of a latest batch or a sweep
     forced: bool = False
 
     @property
@@ -61,6 +54,12 @@ class Checked:
     def is_valid(self) -> bool:
         """Whether the batch as a whole may be merged (its held rows aside)."""
         return self.forced or not self.refusals
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """What makes the night PARTIAL though its rows are believed."""
+        thin = (result for result in self.results if result.severity == "partial" and result.failed)
+        return [text for result in thin for text in result.samples]
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,8 @@ class NavResult:
     repeated: int = 0
     events: int = 0
     reason: str | None = None
+    second_look: Released = field(default_factory=Released)  # what was held before and is believed now
+    shortfalls: list[str] = field(default_factory=list)  # by category: what makes the night PARTIAL
     details: list[RuleResult] = field(default_factory=list)
 
     @property
@@ -126,24 +127,24 @@ class DataPipeline:
                 else nav_frames.frame_of_rows(rows)
             )
             anchors = nav_frames.read_anchors(connection, batch_id)
-            categories = nav_store.known_funds(connection)
-            stored = nav_frames.read_events(connection, batch_id)
-            before = nav_store.believed_counts(connection, batch.source)
-        today = now.astimezone(SHANGHAI).date()
-        found = judge(staged, anchors, categories, self.sessions, self.thresholds, today, stored)
-        frame, held, results = found.frame, found.reasons != "", found.results
+            background = read_background(connection, now, batch_id, self.thresholds, self.sessions)
+            nights = nights_before(connection, batch.source) if batch.kind == "latest" else Nights()
+        found = judge(staged, anchors, background)
+        results = found.results
         if batch.kind == "latest":
-            believed = len(staged) - int((held | found.repeats).sum())
-            results += _gates(believed, int(held.sum()), len(staged), before, self.thresholds)
+            results = results + gates(found, background, batch.business_date, nights)
+        frame, held = found.frame, found.reasons != ""
         return Checked(
             batch_id=batch_id,
             source=batch.source,
             total=len(staged),
             results=results,
-            held=frame[held].assign(reasons=found.reasons[held]),
+            held=with_proposals(found, held),
             repeats=frame.loc[found.repeats & ~held, "row_no"].tolist(),
-            events=_events(frame, found.series, ~held),
-            dropped_events=_dropped_events(frame, found.series, ~held),
+            events=events_of(found, ~held),
+            dropped_events=dropped_events(frame, found.series, ~held),
+            returns=found.returns if batch.kind == "latest" else found.returns.iloc[:0],
+            night=batch.business_date,
             forced=force,
         )
 
@@ -155,16 +156,13 @@ class DataPipeline:
         batch_id = checked.batch_id
         nav_store.lock_merges(connection)
         _require_staged(connection, batch_id)
-        _store_results(connection, checked)
-        passed = [result.rule_id for result in checked.results if not result.failed]
-        failed = [result.rule_id for result in checked.results if result.failed]
+        store_results(connection, checked)
         if not checked.is_valid:
             nav_store.decide_batch(connection, batch_id, "REJECTED", now)
             return NavResult(
                 batch_id,
                 False,
-                passed,
-                failed,
+                *_passed_and_failed(checked.results),
                 checked.total,
                 reason="; ".join(checked.refusals),
                 details=checked.results,
@@ -172,26 +170,80 @@ class DataPipeline:
         merge.hold(connection, batch_id, checked.source, checked.held, now)
         reached("merge.held")
         merge.drop_repeats(connection, batch_id, checked.repeats)
-        merged = merge.merge(connection, batch_id, now)
+        merged = merge.merge(connection, batch_id, now, self.thresholds.revision_large)
         reached("merge.merged")
         merge.drop_events(connection, checked.dropped_events)
         events = merge.save_events(connection, batch_id, checked.events)
+        adjustment.recompute(connection, batch_id, checked.dropped_events["fund_code"])
+        save_returns(connection, checked.returns)
         nav_store.decide_batch(connection, batch_id, "MERGED", now, merged.rows)
-        return NavResult(
-            batch_id,
-            True,
-            passed,
-            failed,
-            checked.total,
-            merged.inserted,
-            merged.revised,
-            merged.unchanged,
-            len(checked.held),
-            len(checked.repeats),
-            events,
-            reason="; ".join(["merged although:", *checked.refusals]) if checked.refusals else None,
-            details=checked.results,
-        )
+        again = reconsider(connection, self.thresholds, self.sessions, now, checked.night)
+        return replace(believed_result(checked, merged, events), second_look=again)
+
+    def release(
+        self, ids: Sequence[int], actor: str, note: str | None, now: datetime, *, book_proposal: bool = True
+    ) -> Released:
+        """Merge rows out of quarantine on somebody's word, with the event proposed for them.
+
+        Raises UsageError for an unknown row, one decided already and one that no table could hold; then nothing is
+        done.
+        """
+        voucher = Voucher(frozenset(ids), actor, note, book_proposal)
+        with db.write(self.engine) as connection:
+            return vouch(connection, voucher, self.thresholds, self.sessions, now)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a second source said of what we believe."""
+
+    checked: int
+    failed: int
+    second_look: Released
+
+
+def compare(connection: Connection, pipeline: DataPipeline, batch_id: int, now: datetime) -> Compared:
+    """Hold a second source's staged batch against fund_nav, keep what differs, release what it confirms.
+
+    In the caller's transaction; the batch is COMPARED then, never merged.
+    """
+    nav_store.lock_merges(connection)
+    rows = second_opinions(connection, batch_id)
+    differing = rows[~alike(rows["unit_nav"].to_numpy(), rows["second_unit"].to_numpy())]
+    samples = [
+        f"{code} {day.date()} unit_nav={unit:g} there {second:g}"
+        for code, day, unit, second in differing.head(SAMPLES).itertuples(index=False)
+    ]
+    result = RuleResult("sources_agree", "warning", len(rows), len(differing), samples)
+    _store(connection, batch_id, [result])
+    nav_store.decide_batch(connection, batch_id, "COMPARED", now)
+    again = reconsider(connection, pipeline.thresholds, pipeline.sessions, now)
+    return Compared(len(rows), len(differing), again)
+
+
+def believed_result(checked: Checked, merged: merge.Merged, events: int) -> NavResult:
+    """What came of a batch whose rows were merged, the held ones aside."""
+    return NavResult(
+        checked.batch_id,
+        True,
+        *_passed_and_failed(checked.results),
+        checked.total,
+        merged.inserted,
+        merged.revised,
+        merged.unchanged,
+        len(checked.held),
+        len(checked.repeats),
+        events,
+        reason="; ".join(["merged although:", *checked.refusals]) if checked.refusals else None,
+        shortfalls=checked.shortfalls,
+        details=checked.results,
+    )
+
+
+def _passed_and_failed(results: Sequence[RuleResult]) -> tuple[list[str], list[str]]:
+    """The rules that no row failed, and the others."""
+    passed = [result.rule_id for result in results if not result.failed]
+    return passed, [result.rule_id for result in results if result.failed]
 
 
 def _require_staged(connection: Connection, batch_id: int) -> Any:
@@ -207,160 +259,26 @@ def _require_staged(connection: Connection, batch_id: int) -> Any:
     return batch
 
 
-class Verdicts(NamedTuple):
-    """What the row rules say of a batch; arrays of the frame's length."""
-
-    frame: pd.DataFrame  # staged rows and anchors by fund and date
-    series: Series
-    results: list[RuleResult]
-    reasons: NDArray[Any]  # the failed error rules, comma-separated; "" for none
-    repeats: NDArray[np.bool_]
-
-
-def judge(
-    staged: pd.DataFrame,
-    anchors: pd.DataFrame,
-    categories: dict[str, str],
-    sessions: NDArray[np.datetime64],
-    thresholds: Thresholds,
-    today: date,
-    stored: pd.DataFrame | None = None,
-) -> Verdicts:
-    """Apply every row rule to staged rows, given the believed rows before them. Pure.
-
-    `staged` as nav_frames.frame_of_rows gives it, `anchors` as nav_frames.read_anchors, `stored` (events
-    already on record) as nav_frames.read_events; `categories` by fund code; `sessions` sorted trading
-    days; `today` the Shanghai date of the moment of judging.
-    """
-    frame = _in_order(_with_stored_events(staged, stored), anchors, categories)
-    frame = frame.assign(limit=return_limits(frame["category"], thresholds))
-    usable, lost = _usable(frame)
-    series = explain(frame, usable, lost, sessions)
-    results, reasons, repeats = _apply_rules(frame, Context(today, thresholds, series))
-    return Verdicts(frame, series, results, reasons, repeats)
-
-
-def _with_stored_events(staged: pd.DataFrame, stored: pd.DataFrame | None) -> pd.DataFrame:
-    """Beside the rows the events of their dates: those they name or, where they name none, those on record."""
-    known = staged[["row_no", "dividend", "split_ratio"]].set_index("row_no")
-    if stored is not None and len(stored):
-        silent = known.isna().all(axis=1)
-        known[silent] = stored.set_index("row_no").reindex(known.index[silent])
-    return staged.assign(
-        known_dividend=known["dividend"].to_numpy(), known_split=known["split_ratio"].to_numpy()
-    )
-
-
-def _in_order(staged: pd.DataFrame, anchors: pd.DataFrame, categories: dict[str, str]) -> pd.DataFrame:
-    """Staged rows and their anchors, by fund and date; undated rows last."""
-    frame = staged.assign(anchor=False)
-    if len(anchors):
-        events = {"known_dividend": anchors["dividend"], "known_split": anchors["split_ratio"]}
-        frame = pd.concat([frame, anchors.assign(anchor=True, row_no=0, **events)], ignore_index=True)
-    order = np.lexsort((frame["row_no"], frame["nav_date"], frame["fund_code"].to_numpy(dtype=str)))
-    frame = frame.iloc[order].reset_index(drop=True)
-    return frame.assign(category=frame["fund_code"].map(categories).astype(object).fillna("other"))
-
-
-def _usable(frame: pd.DataFrame) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Rows that one can calculate with, and rows that stood for a NAV but cannot be used.
-
-    Usable: dated, a credible NAV, alone with their fund and date or the first of equal rows.
-    """
-    keyed = frame["nav_date"].notna() & frame["defect"].isna()
-    credible = (keyed & (frame["unit_nav"] >= SMALLEST) & (frame["unit_nav"] < LARGEST)).to_numpy(dtype=bool)
-    _, repeated = duplicate(frame, None)
-    _, disputed = conflict(frame, None)
-    usable = credible & ~repeated & ~disputed
-    money = (frame["unit_nav"].isna() & frame["income_per_10k"].notna()).to_numpy(dtype=bool)
-    return usable, ~usable & ~repeated & ~money
-
-
-def _apply_rules(
-    frame: pd.DataFrame, context: Context
-) -> tuple[list[RuleResult], NDArray[Any], NDArray[np.bool_]]:
-    """Results per rule, the failed error rules of each row ("" for none), and the repeated rows."""
-    results = []
-    reasons = np.full(len(frame), "", dtype=object)
-    repeats = np.zeros(len(frame), dtype=bool)
-    for rule in RULES:
-        checked, failed = rule.check(frame, context)
-        failed = failed & checked
-        if rule.id == "duplicate":
-            repeats = failed
-        if rule.severity == "error":
-            reasons[failed] = [f"{text},{rule.id}".lstrip(",") for text in reasons[failed]]
-        samples = [_sample(frame.iloc[at]) for at in np.flatnonzero(failed)[:SAMPLES]]
-        results.append(RuleResult(rule.id, rule.severity, int(checked.sum()), int(failed.sum()), samples))
-    return results, reasons, repeats
-
-
-def _sample(row: Any) -> str:
-    day = "" if pd.isna(row["nav_date"]) else row["nav_date"].date().isoformat()
-    values = " ".join(f"{name}={row[name]:g}" for name in nav_store.NUMBERS if not pd.isna(row[name]))
-    where = " ".join(text for text in (row["origin"], row["defect"]) if isinstance(text, str))
-    return " ".join(part for part in (row["fund_code"], day, values, where) if part)
-
-
-def _gates(
-    believed: int, held: int, total: int, before: Sequence[int], thresholds: Thresholds
-) -> Iterator[RuleResult]:
-    """On a latest batch: far thinner than those `before`, or mostly wrong, it is a broken reply."""
-    usual = median(before) if before else 0
-    if usual:
-        needed = thresholds.share_of_last_batch
-        figures = f"{believed} sound rows, {believed / usual:.1%} of the usual {usual:g}; at least {needed:.0%} needed"
-        yield RuleResult(GATE, "gate", 1, int(believed < needed * usual), [figures])
-    allowed = thresholds.share_quarantined_limit
-    figures = f"{held} of {total} rows quarantined; at most {allowed:.0%} allowed"
-    yield RuleResult(HELD_GATE, "gate", 1, int(held > allowed * total), [figures])
-
-
-def _events(frame: pd.DataFrame, series: Series, believed: NDArray[np.bool_]) -> pd.DataFrame:
-    """Dividends and splits of the believed rows, on the date the NAV shows them."""
-    parts = []
-    mine = believed & ~frame["anchor"].to_numpy(dtype=bool)
-    evidence = np.where(series.announced, "announced", np.where(series.implied, "implied", "published"))
-    for kind, seen, known in (
-        ("dividend", series.dividend, frame["known_dividend"].where(frame["known_dividend"] > 0)),
-        ("split", series.split_ratio, frame["known_split"].where(frame["known_split"] != 1)),
-    ):
-        values = np.where(series.announced, known.to_numpy(dtype=float), seen)
-        at = mine & ~np.isnan(values)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "fund_code": frame.loc[at, "fund_code"],
-                    "ex_date": frame.loc[at, "nav_date"],
-                    "kind": kind,
-                    "value": values[at],
-                    "evidence": evidence[at],
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def _dropped_events(frame: pd.DataFrame, series: Series, believed: NDArray[np.bool_]) -> pd.DataFrame:
-    """Funds and dates whose event is not in the NAV of that date, as far as the next row is believed."""
-    dropped = series.dropped & believed
-    dropped[series.previous[series.moved & ~believed]] = False
-    return frame.loc[dropped, ["fund_code", "nav_date"]].rename(columns={"nav_date": "ex_date"})
-
-
-def _store_results(connection: Connection, checked: Checked) -> None:
+def store_results(connection: Connection, checked: Checked) -> None:
+    """Every rule's and gate's figures, as evidence."""
     connection.execute(delete(rule_result).where(rule_result.c.batch_id == checked.batch_id))
+    _store(connection, checked.batch_id, checked.results)
+
+
+def _store(connection: Connection, batch_id: int, results: Sequence[RuleResult]) -> None:
     connection.execute(
         insert(rule_result),
         [
             {
-                "batch_id": checked.batch_id,
+                "batch_id": batch_id,
                 "rule_id": result.rule_id,
                 "severity": result.severity,
+                "version": result.version,
                 "checked": result.checked,
                 "failed": result.failed,
                 "detail": json.dumps(result.samples, ensure_ascii=False),
+                "figures": json.dumps(result.figures) if result.figures is not None else None,
             }
-            for result in checked.results
+            for result in results
         ],
     )

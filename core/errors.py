@@ -33,6 +33,12 @@ class SourceChanged(SourceError):
     code = "source_changed"
 
 
+class SourceRefused(SourceError):
+    """The source knows who we are and will not serve us: a wrong token, a missing permission."""
+
+    code = "source_refused"
+
+
 class UnknownFund(SourceError):
     """The source (or our own fund list) has no fund of this code."""
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import pandas as pd
@@ -30,6 +31,7 @@ from sqlalchemy import (
 
 from core.crash_points import reached
 from core.nav_store import NUMBERS
+from core.quarantine import CORRECTED
 from core.schema import (
     fund_event,
     fund_nav,
@@ -41,11 +43,14 @@ from core.schema import (
 
 HELD, REPEATED = 1, 2
 KEY = ("fund_code", "nav_date")
+NAV_VALUES = ("unit_nav", "accum_nav", "daily_return")
+YIELD_VALUES = ("income_per_10k", "yield_7d")
 CHUNK = 500
 REPLACES = {  # evidence on record: what may take its place
-    "implied": ("published",),
-    "announced": ("published", "announced"),
-    "published": ("published", "announced"),
+    "implied": ("published", "confirmed"),
+    "announced": ("published", "announced", "confirmed", "implied"),
+    "published": ("published", "announced", "confirmed"),
+    "confirmed": (),
 }
 EVENT_DECIMALS = 12  # as MySQL keeps them, so that the same event again is no news
 
@@ -62,6 +67,11 @@ class Merged:
     def rows(self) -> int:
         return self.inserted + self.revised + self.unchanged
 
+    def __add__(self, other: Merged) -> Merged:
+        return Merged(
+            self.inserted + other.inserted, self.revised + other.revised, self.unchanged + other.unchanged
+        )
+
 
 def hold(connection: Connection, batch_id: int, source: str, rows: pd.DataFrame, now: datetime) -> int:
     """Quarantine `rows` (staged columns and `reasons`); returns how many were not there already."""
@@ -70,11 +80,15 @@ def hold(connection: Connection, batch_id: int, source: str, rows: pd.DataFrame,
     _mark(connection, batch_id, rows["row_no"].tolist(), HELD)
     names = [*KEY, *NUMBERS, "origin", "defect", "raw"]
     records: dict[str, dict[str, Any]] = {}
-    for row in rows[[*names, "reasons"]].to_dict("records"):
+    for row in rows[[*names, "reasons", "proposal"]].to_dict("records"):
         record: dict[str, Any] = {str(name): None if pd.isna(value) else value for name, value in row.items()}
         if record["nav_date"] is not None:
             record["nav_date"] = record["nav_date"].date()
-        text = repr([source, *(record[name] for name in names)])
+        # Where in a file a row stands makes it no other row, unless nothing else tells it from its neighbours.
+        told = [
+            name for name in names if name != "origin" or not (record["fund_code"] and record["nav_date"])
+        ]
+        text = repr([source, *(record[name] for name in told)])
         row_hash = hashlib.sha256(text.encode()).hexdigest()
         records[row_hash] = record | {
             "row_hash": row_hash,
@@ -85,9 +99,13 @@ def hold(connection: Connection, batch_id: int, source: str, rows: pd.DataFrame,
     known: set[str] = set()
     hashes = list(records)
     for start in range(0, len(hashes), CHUNK):
-        part = hashes[start : start + CHUNK]
-        known |= set(
-            connection.execute(select(quarantine.c.row_hash).where(quarantine.c.row_hash.in_(part))).scalars()
+        mine = quarantine.c.row_hash.in_(hashes[start : start + CHUNK])
+        known |= set(connection.execute(select(quarantine.c.row_hash).where(mine)).scalars())
+        # What was set aside for another value has come back: somebody has to look.
+        connection.execute(
+            update(quarantine)
+            .where(mine, quarantine.c.resolved_by == CORRECTED)
+            .values(resolution=None, resolved_at=None, resolved_by=None, batch_id=batch_id, held_at=now)
         )
     fresh = [record for row_hash, record in records.items() if row_hash not in known]
     if fresh:
@@ -110,18 +128,15 @@ def _mark(connection: Connection, batch_id: int, row_nos: Sequence[int], mark: i
         connection.execute(statement, [{"no": int(no)} for no in row_nos])
 
 
-def merge(connection: Connection, batch_id: int, now: datetime) -> Merged:
-    """Merge the batch's rows that are neither held nor repeats."""
-    navs = _merge_into(connection, fund_nav, ("unit_nav", "accum_nav", "daily_return"), batch_id, now)
+def merge(connection: Connection, batch_id: int, now: datetime, large: float) -> Merged:
+    """Merge the batch's rows that are neither held nor repeats. `large`: as `revise` takes it."""
+    navs = _merge_into(connection, fund_nav, NAV_VALUES, batch_id, now, large)
     reached("merge.navs")
-    yields = _merge_into(connection, money_fund_yield, ("income_per_10k", "yield_7d"), batch_id, now)
-    return Merged(
-        navs.inserted + yields.inserted, navs.revised + yields.revised, navs.unchanged + yields.unchanged
-    )
+    return navs + _merge_into(connection, money_fund_yield, YIELD_VALUES, batch_id, now, large)
 
 
 def _merge_into(
-    connection: Connection, table: Table, values: tuple[str, ...], batch_id: int, now: datetime
+    connection: Connection, table: Table, values: tuple[str, ...], batch_id: int, now: datetime, large: float
 ) -> Merged:
     staged = tmp_fund_nav.c
     mine = and_(
@@ -139,7 +154,7 @@ def _merge_into(
         .where(mine, or_(*(_differs(staged[name], table.c[name]) for name in values)))
     ).all()
     if changed:
-        _revise(connection, table, values, [row._asdict() for row in changed], batch_id, now)
+        revise(connection, table, values, [row._asdict() for row in changed], batch_id, now, large)
     columns = [*KEY, *values]
     fresh = (
         select(*(staged[name] for name in columns), staged.batch_id)
@@ -157,25 +172,28 @@ def _differs(new: ColumnElement[Any], old: ColumnElement[Any]) -> ColumnElement[
     return and_(new.is_not(None), cast(new, old.type).is_distinct_from(old))
 
 
-def _revise(
+def revise(
     connection: Connection,
     table: Table,
     values: tuple[str, ...],
     rows: list[dict[str, Any]],
     batch_id: int,
     now: datetime,
+    large: float,
 ) -> None:
+    """Put new values in the place of old ones: rows with fund_code, nav_date, old_batch_id and old_ and new_ values.
+
+    `large`: from how many percent of the unit NAV on a correction is called large.
+    """
     for row in rows:
         for name in values:  # a blank is no news
             if row[f"new_{name}"] is None:
                 row[f"new_{name}"] = row[f"old_{name}"]
     if table is fund_nav:
-        noted = []
-        for row in rows:
-            filled = all(row[f"old_{n}"] is None or row[f"old_{n}"] == row[f"new_{n}"] for n in values)
-            noted.append(
-                row | {"new_batch_id": batch_id, "known_at": now, "reason": "filled" if filled else "changed"}
-            )
+        noted = [
+            row | {"new_batch_id": batch_id, "known_at": now, "reason": _reason(row, values, large)}
+            for row in rows
+        ]
         connection.execute(insert(fund_nav_revision), noted)
     statement = (
         update(table)
@@ -190,6 +208,23 @@ def _revise(
             for row in rows
         ],
     )
+
+
+def _reason(row: dict[str, Any], values: tuple[str, ...], large: float) -> str:
+    """filled: blanks alone; precision: the same values with more decimals; else small or large, by the unit NAV."""
+    pairs = [(row[f"old_{name}"], row[f"new_{name}"]) for name in values]
+    changed = [(old, new) for old, new in pairs if old is not None and old != new]
+    if not changed:
+        return "filled"
+    if all(round(new, _decimals(old)) == old for old, new in changed):  # 1.234 was 1.2341 all the time
+        return "precision"
+    old, new = pairs[0]
+    return "large" if abs(new - old) * 100 >= large * old else "small"
+
+
+def _decimals(value: float) -> int:
+    """As many as were published: at least three of a NAV, whatever trailing zeros were lost."""
+    return max(3, -int(Decimal(repr(value)).normalize().as_tuple().exponent))
 
 
 def save_events(connection: Connection, batch_id: int, events: pd.DataFrame) -> int:
@@ -234,8 +269,9 @@ def drop_events(connection: Connection, days: pd.DataFrame) -> None:
     """Take back the events that were published for these funds and dates (fund_code, ex_date)."""
     if len(days):
         at = (fund_event.c.fund_code == bindparam("code"), fund_event.c.ex_date == bindparam("day"))
+        said = or_(fund_event.c.evidence == "published", fund_event.c.evidence == "announced")
         connection.execute(
-            delete(fund_event).where(*at, fund_event.c.evidence != "implied"),
+            delete(fund_event).where(*at, said),
             [
                 {"code": code, "day": day.date()}
                 for code, day in zip(days["fund_code"], days["ex_date"], strict=True)

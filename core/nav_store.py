@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
@@ -22,6 +22,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     union,
     update,
@@ -29,8 +30,18 @@ from sqlalchemy import (
 
 from core.db import bulk_insert, new_id
 from core.fund_category import fund_category
-from core.schema import fund_event, fund_info, fund_nav, merge_lock, nav_batch, tmp_fund_nav
+from core.fund_status import fund_status
+from core.schema import (
+    fund_event,
+    fund_info,
+    fund_nav,
+    merge_lock,
+    money_fund_yield,
+    nav_batch,
+    tmp_fund_nav,
+)
 from core.sources.base import FundInfo, NavRow
+from core.trading_calendar import SHANGHAI
 
 log = logging.getLogger(__name__)
 STAGED_COLUMNS = ("batch_id", "row_no", *NavRow._fields)
@@ -45,42 +56,123 @@ NUMBERS = (
 )
 _numbers = attrgetter(*NUMBERS)
 TEXT_LIMITS = {"fund_code": 32, "origin": 300, "defect": 200, "raw": 4000}
-FUND_LIMITS = {"fund_name": 200, "fund_type": 50, "pinyin": 100}
+FUND_LIMITS = {"fund_name": 200, "fund_type": 50, "pinyin": 100, "purchase": 20, "redemption": 20}
+FUND_COLUMNS = (  # of fund_info, in the order of FundInfo
+    "fund_code",
+    "fund_name",
+    "fund_type",
+    "pinyin",
+    "inception_date",
+    "purchase_status",
+    "redemption_status",
+)
+DESCRIBED = (*FUND_COLUMNS, "category", "status")
+LISTING_GRACE = timedelta(days=7)  # a list that was thin for a few nights takes no fund's life
 PUBLISHED = ("fund_code", "nav_date", *NUMBERS, "raw")  # of a row; where in a file it stands is not published
-RECENT_BATCHES = 20
 
 
-def save_funds(connection: Connection, funds: Iterable[FundInfo], now: datetime) -> int:
-    """Add or update fund descriptions; returns how many were new or changed.
+def save_funds(
+    connection: Connection, funds: Iterable[FundInfo], now: datetime, listed_on: date | None = None
+) -> int:
+    """Add or update fund descriptions; returns how many were new or changed, their status included.
 
-    Texts are cut to what the table holds. Of a fund named twice the last description counts.
+    `listed_on` is the business date on which a list named them. Texts are cut to what the table holds. Of
+    a fund named twice the last description counts. A blank never takes the place of what is known. Funds
+    that are not named keep their row; only their status is judged anew.
     """
     lock_merges(connection)
-    known = {
-        row.fund_code: (row.fund_name, row.fund_type, row.pinyin)
-        for row in connection.execute(select(fund_info))
+    known = {row.fund_code: row._asdict() for row in connection.execute(select(fund_info))}
+    named = _named_once(funds)
+    day = listed_on or now.astimezone(SHANGHAI).date()
+    records = {code: _described(fund, known.get(code), day, listed_on) for code, fund in named.items()}
+    missed = {
+        code: row
+        for code, row in known.items()
+        if code not in named and row["last_listed"] is not None and row["last_listed"] < day - LISTING_GRACE
     }
+    newest = _newest_days(connection, list(missed))
+    for code, row in known.items():
+        if code not in named:
+            records[code] = row | {"status": _status(row, day, code not in missed, newest.get(code))}
+    changed = [
+        record | {"updated_at": now}
+        for code, record in records.items()
+        if code not in known or any(record[name] != known[code][name] for name in DESCRIBED)
+    ]
+    old = [row["fund_code"] for row in changed if row["fund_code"] in known]
+    for start in range(0, len(old), 500):
+        connection.execute(delete(fund_info).where(fund_info.c.fund_code.in_(old[start : start + 500])))
+    if changed:
+        connection.execute(insert(fund_info), changed)
+    if listed_on is not None:
+        _note_listed(connection, list(named), listed_on)
+    return len(changed)
+
+
+def _named_once(funds: Iterable[FundInfo]) -> dict[str, FundInfo]:
+    """By code, with texts that fit; a fund named twice is logged and has its last description."""
     named: dict[str, FundInfo] = {}
     for fund in funds:
-        fitting = fund._replace(
-            **{name: cut(getattr(fund, name), size) for name, size in FUND_LIMITS.items()}
-        )
+        texts: dict[str, Any] = {
+            name: cut(text, size)
+            for name, size in FUND_LIMITS.items()
+            if (text := getattr(fund, name)) is not None
+        }
+        fitting = fund._replace(**texts)
         if named.setdefault(fund.fund_code, fitting) != fitting:
             log.warning(
                 "the fund list names %s twice: %s, %s", fund.fund_code, named[fund.fund_code], fitting
             )
             named[fund.fund_code] = fitting
-    changed = [fund for fund in named.values() if known.get(fund.fund_code) != tuple(fund)[1:]]
-    if not changed:
-        return 0
-    rows = [
-        fund._asdict() | {"category": fund_category(fund.fund_type), "updated_at": now} for fund in changed
-    ]
-    old = [row["fund_code"] for row in rows if row["fund_code"] in known]
-    for start in range(0, len(old), 500):
-        connection.execute(delete(fund_info).where(fund_info.c.fund_code.in_(old[start : start + 500])))
-    connection.execute(insert(fund_info), rows)
-    return len(rows)
+    return named
+
+
+def _described(
+    fund: FundInfo, known: dict[str, Any] | None, day: date, listed_on: date | None
+) -> dict[str, Any]:
+    """The row of a fund that a list named, over what is `known` of it."""
+    old = known or {}
+    found = {name: value for name, value in zip(FUND_COLUMNS, fund, strict=True) if value not in (None, "")}
+    blank: dict[str, Any] = dict.fromkeys(FUND_COLUMNS) | dict.fromkeys(
+        ("fund_name", "fund_type", "pinyin"), ""
+    )
+    row = blank | old | found
+    listed = [when for when in (old.get("last_listed"), listed_on) if when is not None]
+    return row | {
+        "category": fund_category(row["fund_type"]),
+        "status": _status(row, day, True, None),
+        "last_listed": max(listed, default=None),
+    }
+
+
+def _status(row: dict[str, Any], day: date, listed: bool, newest_nav: date | None) -> str:
+    return fund_status(
+        row["purchase_status"],
+        row["redemption_status"],
+        row["inception_date"],
+        listed=listed,
+        business_date=day,
+        newest_nav=newest_nav,
+    )
+
+
+def _newest_days(connection: Connection, codes: Sequence[str]) -> dict[str, date]:
+    """The newest date with a NAV or a yield of each of these funds that has any."""
+    newest: dict[str, date] = {}
+    for table in (fund_nav, money_fund_yield):
+        for start in range(0, len(codes), 500):
+            part = table.c.fund_code.in_(codes[start : start + 500])
+            found = select(table.c.fund_code, func.max(table.c.nav_date)).where(part)
+            for code, day in connection.execute(found.group_by(table.c.fund_code)):
+                newest[code] = max(day, newest.get(code, day))
+    return newest
+
+
+def _note_listed(connection: Connection, codes: Sequence[str], day: date) -> None:
+    earlier = or_(fund_info.c.last_listed.is_(None), fund_info.c.last_listed < day)
+    for start in range(0, len(codes), 500):
+        part = fund_info.c.fund_code.in_(codes[start : start + 500])
+        connection.execute(update(fund_info).where(part, earlier).values(last_listed=day))
 
 
 def cut(text: str, length: int) -> str:
@@ -94,6 +186,11 @@ def lock_merges(connection: Connection) -> None:
     On SQLite BEGIN IMMEDIATE has done that already.
     """
     connection.execute(select(merge_lock.c.id).where(merge_lock.c.id == 1).with_for_update()).scalar_one()
+
+
+def fund_types(connection: Connection) -> dict[str, str]:
+    """The publisher's type of every fund, by code."""
+    return dict(connection.execute(select(fund_info.c.fund_code, fund_info.c.fund_type)).all())
 
 
 def known_funds(connection: Connection) -> dict[str, str]:
@@ -116,7 +213,7 @@ def open_batch(
 
     A batch of a night takes the place of the latest ones of that night that nobody has judged yet.
     """
-    if business_date is not None:
+    if business_date is not None and kind != "second":
         connection.execute(
             update(nav_batch)
             .where(
@@ -244,22 +341,6 @@ def newest_batch(connection: Connection, business_date: date, status: str) -> in
             nav_batch.c.status == status,
         )
     ).scalar()
-
-
-def believed_counts(connection: Connection, source: str) -> list[int]:
-    """Believed rows of the newest merged latest batches of a source, newest first."""
-    counts = connection.execute(
-        select(nav_batch.c.merged_count)
-        .where(
-            nav_batch.c.kind == "latest",
-            nav_batch.c.status == "MERGED",
-            nav_batch.c.source == source,
-            nav_batch.c.merged_count.is_not(None),
-        )
-        .order_by(nav_batch.c.id.desc())
-        .limit(RECENT_BATCHES)
-    )
-    return [int(count) for count in counts.scalars()]
 
 
 def decide_batch(

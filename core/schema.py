@@ -82,6 +82,17 @@ fund_info = Table(
     Column("fund_type", String(50), nullable=False, comment="the publisher's words, e.g. 混合型-灵活"),
     Column("category", String(16), nullable=False, index=True, comment="core.fund_category"),
     Column("pinyin", String(100), nullable=False, server_default=""),
+    Column("inception_date", Date),
+    Column(
+        "status",
+        String(12),
+        nullable=False,
+        server_default="active",
+        comment="core.fund_status: active, new, closed, suspended or liquidated",
+    ),
+    Column("purchase_status", String(20), comment="the publisher's words, e.g. 开放申购"),
+    Column("redemption_status", String(20)),
+    Column("last_listed", Date, comment="the last business date on which the fund list named it"),
     Column("updated_at", Instant, nullable=False),
     **CLUSTERED,
 )
@@ -91,13 +102,18 @@ nav_batch = Table(
     metadata,
     Column("id", ID, primary_key=True, autoincrement=True),
     # or sweep: what is new since the night's batch
-    Column("kind", String(8), nullable=False, comment="latest or history"),
+    Column("kind", String(8), nullable=False, comment="latest, sweep, history, second or release"),
     Column("business_date", Date, comment="the night a latest batch was collected for"),
     Column("source", String(32), nullable=False),
     Column("provenance", String(500), nullable=False, comment="addresses asked and who answered"),
     Column("collected_at", Instant, nullable=False),
     Column("row_count", Integer, nullable=False),
-    Column("status", String(12), nullable=False, comment="STAGED, MERGED, REJECTED, SUPERSEDED or EXPIRED"),
+    Column(
+        "status",
+        String(12),
+        nullable=False,
+        comment="STAGED, MERGED, REJECTED, SUPERSEDED, EXPIRED or COMPARED",
+    ),
     Column("merged_count", Integer, comment="rows believed when it was merged"),
     Column("decided_at", Instant),
     Column("run_id", ID),
@@ -156,7 +172,13 @@ fund_nav_revision = Table(
     Column("old_batch_id", ID, nullable=False),
     Column("new_batch_id", ID, nullable=False),
     Column("known_at", Instant, nullable=False),
-    Column("reason", String(16), nullable=False, comment="filled: a blank was published later; changed"),
+    Column(
+        "reason",
+        String(16),
+        nullable=False,
+        comment="filled: a blank was published later; precision, small or large",
+    ),
+    Index(None, "new_batch_id"),
     Index(None, "fund_code", "nav_date"),
     **COMMON,
 )
@@ -169,10 +191,27 @@ fund_event = Table(
     Column("kind", String(8), primary_key=True, comment="dividend or split"),
     Column("value", NAV, nullable=False, comment="cash per pre-event share, or shares after for one before"),
     Column(
-        "evidence", String(16), nullable=False, comment="published, implied, or announced: not in the NAV yet"
+        "evidence",
+        String(16),
+        nullable=False,
+        comment="published, confirmed by somebody, implied, or announced: not in the NAV yet",
+    ),
+    Column(
+        "listed_value", NAV, comment="what the list of dividends and splits says; null where it is silent"
     ),
     Column("batch_id", ID, nullable=False),
+    Index(None, "batch_id"),
     CheckConstraint("value > 0", name="positive"),
+    **CLUSTERED,
+)
+
+fund_adjustment = Table(
+    "fund_adjustment",
+    metadata,
+    Column("fund_code", CODE, primary_key=True),
+    Column("ex_date", Date, primary_key=True),
+    Column("factor", Double(), nullable=False, comment="(s*U + D)/U of the ex-date"),
+    Column("cumulative", Double(), nullable=False, comment="adjusted NAV over unit NAV from this date on"),
     **CLUSTERED,
 )
 
@@ -204,6 +243,39 @@ fund_metrics = Table(
     **CLUSTERED,
 )
 
+benchmark_index = Table(
+    "benchmark_index",
+    metadata,
+    Column("index_code", String(16), primary_key=True, comment="e.g. 000300"),
+    Column("trade_date", Date, primary_key=True),
+    Column("close", NAV, nullable=False),
+    Column("source", String(32), nullable=False),
+    Column("known_at", Instant, nullable=False),
+    CheckConstraint("close > 0", name="positive"),
+    **CLUSTERED,
+)
+
+category_return = Table(
+    "category_return",
+    metadata,
+    Column("category", String(16), primary_key=True),
+    Column("nav_date", Date, primary_key=True),
+    Column("median", Double(), nullable=False, comment="of the day's changes, percent"),
+    Column("spread", Double(), nullable=False, comment="1.4826 times the median absolute deviation, percent"),
+    Column("fund_count", Integer, nullable=False),
+    **CLUSTERED,
+)
+
+backfilled_fund = Table(
+    "backfilled_fund",
+    metadata,
+    Column("run_id", ID, primary_key=True, comment="the run that the back-fill began with"),
+    Column("fund_code", CODE, primary_key=True),
+    Column("row_count", Integer, nullable=False),
+    Column("merged_at", Instant, nullable=False),
+    **CLUSTERED,
+)
+
 data_update_log = Table(
     "data_update_log",
     metadata,
@@ -227,10 +299,12 @@ rule_result = Table(
     metadata,
     Column("batch_id", ID, ForeignKey("nav_batch.id", ondelete="CASCADE"), primary_key=True),
     Column("rule_id", String(40), primary_key=True),
-    Column("severity", String(8), nullable=False, comment="error, warning or gate"),
+    Column("severity", String(8), nullable=False, comment="error, warning, gate or partial"),
+    Column("version", SmallInteger, nullable=False, server_default="1", comment="of the rule's definition"),
     Column("checked", Integer, nullable=False),
     Column("failed", Integer, nullable=False),
     Column("detail", Text, nullable=False, comment="JSON: samples, or a gate's figures"),
+    Column("figures", Text, comment="JSON: the numbers behind a gate"),
     **CLUSTERED,
 )
 
@@ -263,8 +337,14 @@ quarantine = Table(
     Column("defect", String(200)),
     Column("raw", Text),
     Column("reasons", String(500), nullable=False, comment="rule ids, comma-separated"),
+    Column("proposal", Text, comment="JSON: the dividend or split that would explain the row"),
     Column("held_at", Instant, nullable=False),
+    Column("resolution", String(8), comment="RELEASED or REJECTED; null while it is held"),
+    Column("resolved_at", Instant),
+    Column("resolved_by", String(64), comment="cli:name, or event, source or followers: what confirmed it"),
+    Column("note", String(500)),
     Index(None, "nav_date"),
+    Index(None, "resolution"),
     **COMMON,
 )
 

@@ -21,10 +21,18 @@ Days = NDArray[np.datetime64]
 
 HALF_CENT = 0.005  # returns are published in percent with two decimals
 SLACK = 1e-9
+TELLING = 16  # half digits; a smaller move says nothing of the basis of the accumulated NAV
+ACCUM_FOLLOWS = 0.002  # of the NAV; rounding alone
+SMALLEST_BASIS = 0.1  # so many units at least does the accumulated NAV move with one of the unit NAV
+SMALL_CHANGE = (
+    0.3  # of the largest credible one: such a row goes on from the one before, whatever was published
+)
+MOVES = 0.05  # percent; a smaller day is no sign of a fund that follows a market
 # Of the NAV before. A point that slipped in the NAV alone looks like a dividend of nine tenths of it.
 LARGEST_IMPLIED_DIVIDEND = 0.25
 # What DECIMAL(20,12) holds with six digits to spare; no fund ever stood above 10,000.
 SMALLEST, LARGEST = 1e-6, 1e8
+COLUMNS = ("unit_nav", "accum_nav", "daily_return", "known_dividend", "known_split")
 T = TypeVar("T", bound=np.generic)
 
 
@@ -37,9 +45,8 @@ class Series:
     return_checked: Bools
     return_explained: Bools
     sessions_since: Ints  # trading days since the previous row
-    accum_over_unit: Floats
-    previous_accum_over_unit: Floats
-    earlier_accum_over_unit: Floats  # of the row before the previous one
+    accum_misfit: Floats  # by how much accumulated NAV left the unit NAV, as a share of the latter
+    accum_digits: Floats  # how much of that rounding explains
     has_event: Bools
     dividend: Floats  # per pre-event share, to be booked on this row's date; NaN if none
     split_ratio: Floats
@@ -48,6 +55,10 @@ class Series:
     moved: Bools  # the event was announced on the row before
     dropped: Bools  # the row's event is not in its NAV: it is in the next row's or in none
     previous: Ints  # position of the row before in the frame, -1 for none
+    unchanged: Bools  # the NAV of the row before again
+    was_moving: Bools  # the row before differed from its own, and said so
+    confirmed: Bools  # the NAVs of the two rows after it follow from it
+    accum_confirmed: Bools  # so do their accumulated NAVs
 
 
 @dataclass(frozen=True)
@@ -82,8 +93,9 @@ def explain(frame: pd.DataFrame, usable: Bools, lost: Bools, sessions: Days) -> 
 
     `usable` marks the rows whose NAV may be calculated with; the others are passed over. `lost` marks
     those of the others that stood for a NAV (a repeat of a usable row does not): behind them there is
-    a hole. `frame.limit` is the largest credible change of a day in percent, `frame.known_dividend` and
-    `frame.known_split` are the events given for a row's date. `sessions` are the trading days, sorted.
+    a hole. `frame.fund` numbers the funds, `frame.limit` is the largest credible change of a day in percent,
+    `frame.known_dividend` and `frame.known_split` are the events given for a row's date. `sessions` are the
+    trading days, sorted.
     """
     at = np.flatnonzero(usable)
     part = _explain_usable(frame.iloc[at], np.cumsum(lost, dtype=np.int64)[at], sessions)
@@ -98,33 +110,30 @@ def _spread(values: Any, at: Ints, size: int) -> Any:
 
 
 def _explain_usable(frame: pd.DataFrame, lost_before: Ints, sessions: Days) -> Series:
-    nav, accum, published, dividend, split = (
-        frame[name].to_numpy(dtype=float)
-        for name in ("unit_nav", "accum_nav", "daily_return", "known_dividend", "known_split")
-    )
+    nav, accum, published, dividend, split = (frame[name].to_numpy(dtype=float) for name in COLUMNS)
     anchor = frame["anchor"].to_numpy(dtype=bool)
     days = frame["nav_date"].to_numpy().astype("datetime64[D]")
-    codes = pd.factorize(frame["fund_code"])[0]
+    codes = frame["fund"].to_numpy(dtype=np.int64)
     first, second = _back(codes, 1), _back(codes, 2)
-    digit = _half_digit(nav, first)
+    digit = _half_digit(nav, first, second)
     since = _sessions_since(days, first, sessions)
     limit = frame["limit"].to_numpy(dtype=float) * np.sqrt(since.clip(1, 5))
     step = _Step(nav, _taken(nav, first, np.nan), digit, limit)
     earlier = _Step(nav, _taken(nav, second, np.nan), digit, limit)
-    silent = np.isnan(published) | (published == 0)  # 0.00 stands for none in closed periods and valuations
+    wordless, silent = _silence(nav, published, first, since)
     extra = (accum - _taken(accum, first, np.nan)) - (nav - step.previous)
     events = _events(step, earlier, np.where(silent, np.nan, published), dividend, split, extra, first)
     events = _with_quiet_dividends(events, step, extra, np.isnan(published), first)
-    explained, followed = events.explained, _followed(first)
+    direct, followed = events.explained, _followed(first)
     with np.errstate(invalid="ignore", divide="ignore"):
         whole = events.ratio * nav + events.cash
         change, change_earlier = 100 * (whole / step.previous - 1), 100 * (whole / earlier.previous - 1)
-        accum_over_unit = np.where(accum > 0, accum, np.nan) / nav
-    known = ~np.isnan(step.previous)
+    near = _accum_misfit(step, accum, whole, first)
+    known, small = ~np.isnan(step.previous), np.abs(change) <= SMALL_CHANGE * limit
     # The row before may be wrong itself, or a valuation without trading: then the one before it counts.
-    doubtful = _taken(known & ((~explained & ~silent) | (np.abs(change) > limit)), first, False)
+    doubtful = _taken(known & ((~direct & ~silent) | (np.abs(change) > limit)), first, False)
     doubtful |= _taken(~np.isin(days, sessions), first, False)
-    explained |= doubtful & _over_two_steps(earlier, published, first)
+    explained = direct | (doubtful & _over_two_steps(earlier, published, first))
     change = np.where(doubtful & (np.abs(change_earlier) < np.abs(change)), change_earlier, change)
     # Across a hole in what we hold, the published return is of another step.
     hole = (_taken(anchor, first, False) & (since > 1)) | (lost_before > _taken(lost_before, first, 0))
@@ -135,9 +144,8 @@ def _explain_usable(frame: pd.DataFrame, lost_before: Ints, sessions: Days) -> S
         return_checked=known & ~hole & ~anchor & ~silent,
         return_explained=explained,
         sessions_since=since,
-        accum_over_unit=accum_over_unit,
-        previous_accum_over_unit=_taken(accum_over_unit, first, np.nan),
-        earlier_accum_over_unit=_taken(accum_over_unit, second, np.nan),
+        accum_misfit=np.fmin(near, _accum_misfit(earlier, accum, whole, second)),
+        accum_digits=4 * step.digit / step.previous,
         has_event=events.given | events.implied,
         dividend=np.where(events.cash > 0, events.cash, np.nan),
         split_ratio=np.where(events.ratio != 1, events.ratio, np.nan),
@@ -146,7 +154,22 @@ def _explain_usable(frame: pd.DataFrame, lost_before: Ints, sessions: Days) -> S
         moved=events.carried,
         dropped=events.gone | (events.unseen & followed),
         previous=first,
+        unchanged=nav == step.previous,
+        accum_confirmed=_confirmed(near <= ACCUM_FOLLOWS, first),
+        confirmed=_confirmed(known & ~hole & np.where(wordless, small, direct), first),
+        was_moving=_taken(known & (nav != step.previous) & (np.abs(published) >= MOVES), first, False),
     )
+
+
+def _silence(nav: Floats, published: Floats, first: Ints, since: Ints) -> tuple[Bools, Bools]:
+    """Rows without a return or with 0.00, and those of them that say nothing by it.
+
+    0.00 stands for none in closed periods and valuations, but not after a row that said how it moved.
+    """
+    moved = nav != _taken(nav, first, np.nan)
+    wordless = np.isnan(published) | (published == 0)
+    said = _taken(~np.isnan(published) & ((published != 0) | ~moved), first, False) & (since == 1)
+    return wordless, np.isnan(published) | ((published == 0) & ~said)
 
 
 @dataclass(frozen=True)
@@ -181,11 +204,13 @@ def _events(
     stated = _agrees(step, published, ratio, cash) | _agrees(earlier, published, ratio, cash)
     # Some publishers print the change of the NAV alone: then the accumulated NAV tells of the dividend.
     stated |= plain & (ratio == 1) & (np.abs(extra - cash) <= 4 * step.digit)
-    own = event & np.where(silent, _nearer(step, ratio, cash), stated)
-    # An event may be announced on the row before the one it shows on.
-    late = _taken(event & ~own, first, False)
     late_ratio, late_cash = _taken(ratio, first, 1.0), _taken(cash, first, 0.0)
     stated_late = _taken(event, first, False) & _agrees(step, published, late_ratio, late_cash)
+    own = event & np.where(silent, _nearer(step, ratio, cash), stated)
+    # The first row we see cannot tell whether its event is in its NAV; who booked it there knew, unless the next does.
+    own |= event & np.isnan(step.previous) & ~_next_carried(stated_late & ~plain, first)
+    # An event may be announced on the row before the one it shows on.
+    late = _taken(event & ~own, first, False)
     carried = late & np.where(silent, _nearer(step, late_ratio, late_cash), stated_late)
     implied = ~own & ~carried & ~plain & (extra > 4 * step.digit)
     implied &= extra <= LARGEST_IMPLIED_DIVIDEND * step.previous
@@ -216,15 +241,15 @@ def _with_quiet_dividends(
 ) -> _Events:
     """Also the dividends of rows without a published return, where the accumulated NAV can be trusted.
 
-    It brings the change nearer to zero, and the step before shows that accumulated and unit NAV move
-    alike: on another basis (after a split) they would not, and every loss would look like a dividend.
+    The step before shows that accumulated and unit NAV move alike: on another basis (after a split) they
+    would not, and every loss would look like a dividend.
     """
     move = step.nav - step.previous
     digit = np.fmax(step.digit, _taken(step.digit, first, np.nan))
     before, extra_before = _taken(move, first, np.nan), _taken(extra, first, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         other_basis = np.abs(extra / move * before)  # what the step before would show on another basis
-        quiet = unpublished & ~events.given & (extra > 4 * digit) & (np.abs(move + extra) < np.abs(move))
+        quiet = unpublished & ~events.given & (extra > 4 * digit)
         quiet &= extra <= LARGEST_IMPLIED_DIVIDEND * step.previous
         quiet &= (np.abs(extra_before) <= 4 * digit) & (other_basis > 8 * digit)
     return replace(events, implied=events.implied | quiet, cash=np.where(quiet, extra, events.cash))
@@ -257,6 +282,29 @@ def _agrees(
         return np.asarray(np.abs(100 * (growth - 1) - published) <= tolerance)
 
 
+def _accum_misfit(step: _Step, accum: Floats, whole: Floats, back: Ints) -> Floats:
+    """Accumulated NAV beyond what the step explains, over the smaller unit NAV; NaN where one is missing.
+
+    After a split some publishers keep it on the basis of the old shares: then it grows by the same share as
+    the unit NAV instead of the same amount, or by a multiple of it, as it did in the step before.
+    """
+    before = _taken(accum, back, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        grown, move = accum - before, whole - step.previous
+        amount = np.abs(grown - move)
+        share = np.abs(grown - before * (whole / step.previous - 1))
+        multiple = np.where(np.abs(move) > TELLING * step.digit, grown / move, np.nan)
+        # Where the unit NAV slips alone the multiple is next to nothing, and is so again on its way back.
+        multiple[np.abs(multiple) < SMALLEST_BASIS] = np.nan
+        unsure = 2 * step.digit * (1 + np.abs(multiple)) / np.abs(move)  # two NAVs and two sums were rounded
+        again = np.abs(grown - _taken(multiple, back, np.nan) * move)
+        again = np.maximum(again - _taken(unsure, back, np.nan) * np.abs(move), 0)
+        # By the same amount the step before: then it has no other basis, and a small dividend shows.
+        alike = (amount <= 4 * step.digit) & (np.abs(move) > TELLING * step.digit)
+        again[_taken(alike, back, False)] = np.nan
+        return np.asarray(np.fmin(np.fmin(amount, share), again) / np.minimum(step.previous, whole))
+
+
 def _over_two_steps(earlier: _Step, published: Floats, first: Ints) -> Bools:
     """Whether the return is over the row before the previous one, or over the NAV that ought to follow it."""
     both = 100 * ((1 + published / 100) * (1 + _taken(published, first, np.nan) / 100) - 1)
@@ -271,10 +319,11 @@ def _nearer(step: _Step, ratio: Floats, cash: Floats) -> Bools:
         return np.asarray(with_event <= without)
 
 
-def _half_digit(nav: Floats, first: Ints) -> Floats:
-    """Half a unit of the last digit that this NAV or the one before shows."""
-    decimals = published_decimals(nav)
-    return np.asarray(0.5 * 10.0 ** -np.maximum(decimals, _taken(decimals, first, 0)).clip(2))
+def _half_digit(nav: Floats, first: Ints, second: Ints) -> Floats:
+    """Half a unit of the last digit that this NAV or one of the two before shows: zeros at the end were lost."""
+    own = published_decimals(nav)
+    decimals = np.maximum(own, np.maximum(_taken(own, first, 0), _taken(own, second, 0)))
+    return np.asarray(0.5 * 10.0 ** -decimals.clip(2))
 
 
 def _sessions_since(days: Days, first: Ints, sessions: Days) -> Ints:
@@ -302,6 +351,14 @@ def _followed(first: Ints) -> Bools:
     out = np.zeros(len(first), dtype=bool)
     out[first[first >= 0]] = True
     return out
+
+
+def _confirmed(follows: Bools, first: Ints) -> Bools:
+    """Rows that are followed by two rows of which each follows from the one before."""
+    after = np.full(len(first), -1, dtype=np.int64)
+    after[first[first >= 0]] = np.flatnonzero(first >= 0)
+    next_follows = _taken(follows, after, False)
+    return next_follows & _taken(next_follows, after, False)
 
 
 def _next_carried(carried: Bools, first: Ints) -> Bools:

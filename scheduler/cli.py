@@ -37,7 +37,8 @@ TASK_OF = {
     "weekly": ("weekly", "weekly_full_calc"),
 }
 ALLOWED = {
-    "nav": {"date", "start", "end", "fund", "source", "json", "dry_run"},
+    "nav": {"date", "start", "end", "fund", "type", "source", "json", "dry_run"},
+    "backfill": {"start", "end", "fund", "type", "source", "json"},
     "validate": {"date", "json", "dry_run", "force"},
     "metrics": {"date", "fund", "json", "dry_run"},
     "weekly": {"date", "json"},
@@ -45,7 +46,9 @@ ALLOWED = {
     "status": {"json"},
     "doctor": {"json"},
 }
-OWN_WORDS = ("jobs", "runs")  # their own parser lets through only what means something to them
+COMMANDS = ("jobs", "runs")
+EVIDENCE = ("quality", "quarantine", "nav show")
+OWN_WORDS = (*COMMANDS, *EVIDENCE)  # their own parser lets through only what means something to them
 KEYBOARD = "stopped from the keyboard"
 OPTION = {"start": "--from", "end": "--to", "dry_run": "--dry-run"}
 
@@ -93,10 +96,14 @@ def _dispatch(action: str, options: argparse.Namespace, words: list[str]) -> int
         from scheduler.demo import demo
 
         return demo(settings)
-    if action in OWN_WORDS:
+    if action in COMMANDS:
         from scheduler.command_line import do
 
         return do(action, options, settings)
+    if action in EVIDENCE:
+        from scheduler.evidence_line import do as look
+
+        return look(action, options, settings)
     return Command(settings, options).do(action)
 
 
@@ -145,8 +152,8 @@ class Command:
         """Do one step as a run of its own, in this process, seen by daemon and dashboard."""
         day = self.business_date()
         params: dict[str, Any] = {}
-        if step == "nav":
-            step, params = self._collection(day)
+        if step in ("nav", "backfill"):
+            step, params = self._collection(day, history=step == "backfill")
             day = date.fromisoformat(params.get("end", day.isoformat()))
         if step == "metrics" and self.options.fund:
             params["fund_codes"] = self._measured_funds()
@@ -186,12 +193,12 @@ class Command:
         self._print_result(step, day, end, context.details)
         return OK if end.status in DONE_WELL or end.status is RunStatus.SKIPPED else FAILED
 
-    def _collection(self, day: date) -> tuple[str, dict[str, Any]]:
+    def _collection(self, day: date, *, history: bool = False) -> tuple[str, dict[str, Any]]:
         """The newest rows of everything, or a back-fill when history is asked for."""
         options = self.options
         params: dict[str, Any] = {}
         if options.source:
-            from scheduler.tasks import make_source
+            from scheduler.sources import make_source
 
             make_source(self.settings, options.source).close()  # a wrong path is refused before a run exists
             params["source"] = options.source
@@ -203,20 +210,41 @@ class Command:
                 start = end = day  # the whole-market pages show only the newest rows
         if start and end and start > end:
             raise UsageError(f"--from {start} is after --to {end}")
-        if end and not start and not options.fund:
+        chosen = options.fund or options.type
+        if end and not (start or chosen or history):
             raise UsageError(f"--to {end} needs --from: since when?")
-        if not (start or end or options.fund):
+        if not (start or end or chosen or history):
             return "nav", params
         if options.fund:
             self._refuse_unknown(options.fund, options.source)
-        codes = {"fund_codes": tuple(options.fund)} if options.fund else {}
-        dates = {name: day.isoformat() for name, day in (("start", start), ("end", end)) if day}
-        return "backfill", params | codes | dates
+            params["fund_codes"] = tuple(options.fund)
+        if options.type:
+            self._refuse_unknown_type(options.type, options.source)
+            params["fund_type"] = options.type
+        return "backfill", params | {
+            name: day.isoformat() for name, day in (("start", start), ("end", end)) if day
+        }
+
+    def _refuse_unknown_type(self, wanted: str, spec: str | None) -> None:
+        """Raises UsageError for a type of no fund, whether we or the source know it."""
+        from core.nav_store import fund_types
+        from scheduler.backfill_task import of_type
+        from scheduler.sources import make_source
+
+        with db.read(self.engine) as connection:
+            types = fund_types(connection)
+        if not types:
+            source = make_source(self.settings, spec)
+            try:
+                types = {fund.fund_code: fund.fund_type for fund in source.fund_list()}
+            finally:
+                source.close()
+        of_type(types, types, wanted)
 
     def _refuse_unknown(self, codes: list[str], spec: str | None) -> None:
         """Raises UsageError for a code that neither we nor the source know."""
         from core.nav_store import known_funds
-        from scheduler.tasks import make_source
+        from scheduler.sources import make_source
 
         with db.read(self.engine) as connection:
             unknown = set(codes) - set(known_funds(connection))

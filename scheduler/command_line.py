@@ -28,14 +28,14 @@ LARGEST_ID = 2**63 - 1
 EXIT_CODES = "exit codes: 0 ok, 1 no daemon answered, or failed, 2 usage, or refused by the daemon"
 
 
-def _date(text: str) -> date:
+def as_date(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no date; write it as 2025-12-01") from None
 
 
-def _number(largest: int) -> Callable[[str], int]:
+def as_number(largest: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= largest:
             return int(text)
@@ -85,7 +85,9 @@ def _jobs(parser: argparse.ArgumentParser, words: Any) -> None:
     ):
         word = _word(words, name, text)
         word.add_argument("job", type=_name, metavar="JOB")
-    word.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help="business date (default: the newest)")
+    word.add_argument(
+        "--date", type=as_date, metavar="YYYY-MM-DD", help="business date (default: the newest)"
+    )
     word.add_argument(
         "--param",
         action="append",
@@ -96,19 +98,21 @@ def _jobs(parser: argparse.ArgumentParser, words: Any) -> None:
     )
     word = _word(words, "plan", "every run that falls due, and why some will be skipped")
     word.add_argument(
-        "--days", type=_number(LONGEST_PLAN), default=30, metavar="N", help="how far ahead (30)"
+        "--days", type=as_number(LONGEST_PLAN), default=30, metavar="N", help="how far ahead (30)"
     )
     word.add_argument("--job", type=_name, metavar="JOB", help="only this job")
     word = _word(words, "history", "who asked the daemon for what, and its answers")
-    word.add_argument("--limit", type=_number(LARGEST_ID), default=20, metavar="N", help="the newest N (20)")
+    word.add_argument(
+        "--limit", type=as_number(LARGEST_ID), default=20, metavar="N", help="the newest N (20)"
+    )
 
 
 def _runs(parser: argparse.ArgumentParser, words: Any) -> None:
     parser.description = "The runs of the jobs, newest first, and commands to the daemon."
     parser.add_argument("--job", type=_name, metavar="JOB", help="only of this job")
     parser.add_argument("--status", metavar="STATUS", help="only in this state, such as FAILED")
-    parser.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help="only for this business date")
-    parser.add_argument("--limit", type=_number(LARGEST_ID), metavar="N", help="the newest N (20)")
+    parser.add_argument("--date", type=as_date, metavar="YYYY-MM-DD", help="only for this business date")
+    parser.add_argument("--limit", type=as_number(LARGEST_ID), metavar="N", help="the newest N (20)")
     for name, text in (
         ("show", "everything known of a run"),
         ("cancel", "end it, or do not start it"),
@@ -116,8 +120,8 @@ def _runs(parser: argparse.ArgumentParser, words: Any) -> None:
         ("log", "print the log of its last attempt"),
     ):
         word = _word(words, name, text)
-        word.add_argument("run", type=_number(LARGEST_ID), metavar="ID")
-    word.add_argument("--attempt", type=_number(LARGEST_ID), metavar="N", help="of this attempt")
+        word.add_argument("run", type=as_number(LARGEST_ID), metavar="ID")
+    word.add_argument("--attempt", type=as_number(LARGEST_ID), metavar="N", help="of this attempt")
 
 
 def _word(words: Any, name: str, text: str) -> argparse.ArgumentParser:
@@ -166,13 +170,13 @@ def _command(options: argparse.Namespace, settings: Settings, observer: Engine, 
         params=dict(getattr(options, "param", [])),
     )
     if options.json:
-        _write(f"{as_json(command_record(row))}\n")
+        printed(f"{as_json(command_record(row))}\n")
     if row.status == commands.REFUSED:
         raise UsageError(row.answer)
     if row.status == commands.EXPIRED:
         raise NoDaemon(row.answer)
     if not options.json:
-        _write(f"{row.answer}\n")
+        printed(f"{row.answer}\n")
 
 
 def _look(
@@ -217,12 +221,12 @@ def _look(
     read, draw = looks[action, options.word]
     records = read()
     if options.json:
-        _write("".join(f"{listing.as_json(record)}\n" for record in records))
+        printed("".join(f"{listing.as_json(record)}\n" for record in records))
     else:
-        _write(listing_text.drawn(draw(records, translator(readable(settings.language)))))
+        printed(listing_text.drawn(draw(records, translator(readable(settings.language)))))
 
 
-def _write(text: str) -> None:
+def printed(text: str) -> None:
     """Print. Who reads no further (`| head`) is no error. Raises NavKeeperError where stdout is full."""
     from core.errors import NavKeeperError
 

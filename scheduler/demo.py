@@ -21,7 +21,6 @@ from config.settings import ROOT, environment_with
 from core import db
 from core.errors import NavKeeperError
 from core.initialise import ensure_ready
-from core.schema import daemon as daemon_row
 from core.schema import job_run
 from core.trading_calendar import CHAIN_DUE, SHANGHAI, load_calendar
 from scheduler.clock import clock_from
@@ -64,6 +63,7 @@ def demo(settings: Settings) -> int:
             source="eastmoney",
             eastmoney_fund_url=address,
             eastmoney_api_url=address,
+            eastmoney_quote_url=address,
             requests_per_second=1000,
             clock_file=clock_file,
         )
@@ -126,9 +126,9 @@ def _night(engine: Engine, night: date, clock_file: Path, address: str, environm
     clock_file.write_text(_at(night, 18, 30), encoding="ascii")
     _show_now(address, _at(night, 23, 30))
 
-    def started(_runs: dict[str, RunStatus]) -> bool:
-        with db.read(engine) as connection:
-            return connection.execute(select(daemon_row)).one_or_none() is not None
+    def started(runs: dict[str, RunStatus]) -> bool:
+        """The daemon is there, and has the lists of funds, events and indices of half past six."""
+        return runs.get("reference", RunStatus.WAITING) not in PENDING
 
     def finished(runs: dict[str, RunStatus]) -> bool:
         return all(runs.get(job, RunStatus.WAITING) not in PENDING for job in CHAIN)

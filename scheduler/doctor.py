@@ -20,7 +20,9 @@ from core.trading_calendar import SHANGHAI, load_calendar
 from scheduler.exit_codes import FAILED, OK
 from scheduler.jobs_file import load_jobs
 from scheduler.overview import daemon_state
-from scheduler.tasks import RULES_FILE, TASKS, make_source
+from scheduler.sources import make_source
+from scheduler.task_parts import RULES_FILE
+from scheduler.tasks import TASKS
 
 if TYPE_CHECKING:
     from config.settings import Settings

@@ -11,12 +11,17 @@ import pandas as pd
 from sqlalchemy import Engine
 
 from core import db, nav_frames, nav_store
+from core.background import Background
+from core.background_store import fund_facts
 from core.collector import Fetched
-from core.data_pipeline import judge
 from core.errors import NotReady
+from core.judging import judge
 from core.thresholds import load_thresholds
 from core.trading_calendar import SHANGHAI, TradingCalendar
-from scheduler.tasks import RULES_FILE, calculator_for, make_source, pipeline_for
+from scheduler.backfill_task import BackfillParams, wanted_codes
+from scheduler.sources import make_source
+from scheduler.task_parts import RULES_FILE
+from scheduler.tasks import calculator_for, pipeline_for
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -32,8 +37,8 @@ def dry_nav(
 ) -> dict[str, Any]:
     source = make_source(settings, params.get("source"))
     try:
-        if params.keys() & {"fund_codes", "start", "end"}:
-            codes = params.get("fund_codes") or [fund.fund_code for fund in source.fund_list()]
+        if params.keys() & {"fund_codes", "fund_type", "start", "end"}:
+            codes = wanted_codes(source.fund_list(), BackfillParams(**params))
             start, end = (
                 date.fromisoformat(params[key]) if key in params else None for key in ("start", "end")
             )
@@ -44,15 +49,14 @@ def dry_nav(
         source.close()
     fetched = Fetched(day, [], rows)
     with db.read(engine) as connection:
-        categories = nav_store.known_funds(connection)
-    verdicts = judge(
-        nav_frames.frame_of_rows(rows),
-        pd.DataFrame(),
-        categories,
-        np.array(calendar.sessions, dtype="datetime64[D]"),
-        load_thresholds(RULES_FILE),
-        now.astimezone(SHANGHAI).date(),
+        funds = fund_facts(connection)
+    background = Background(
+        today=now.astimezone(SHANGHAI).date(),
+        thresholds=load_thresholds(RULES_FILE),
+        sessions=np.array(calendar.sessions, dtype="datetime64[D]"),
+        funds=funds,
     )
+    verdicts = judge(nav_frames.frame_of_rows(rows), pd.DataFrame(), background)
     return {
         "rows": len(rows),
         "funds": len({row.fund_code for row in rows}),

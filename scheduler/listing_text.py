@@ -54,22 +54,30 @@ def drawn(parts: Iterable[RenderableType]) -> str:
     return "".join(found)
 
 
-def _table(
-    headers: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Sequence[int] = ()
+def table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str | Text]],
+    right: Sequence[int] = (),
+    wrapped: Sequence[int] = (),
 ) -> RenderableType:
-    """Columns side by side; where the screen is too narrow the last one takes several lines."""
+    """Columns side by side; where the screen is too narrow the last one, and those `wrapped`, take several lines."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
+    found = Table(
         box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False, show_header=any(headers)
     )
     for at, header in enumerate(headers):
-        last = at == len(headers) - 1
-        table.add_column(Text(header), justify="right" if at in right else "left", no_wrap=not last)
+        wraps = at == len(headers) - 1 or at in wrapped
+        found.add_column(
+            Text(header),
+            justify="right" if at in right else "left",
+            no_wrap=not wraps,
+            overflow="fold" if wraps else "ellipsis",
+        )
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    return table
+        found.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return found
 
 
 def _word(status: str | None, _: Translate) -> Text:
@@ -82,7 +90,7 @@ def jobs(records: Sequence[Record], _: Translate) -> Iterator[RenderableType]:
     if not all(record["daemon_running"] for record in records):
         yield _("no daemon is running")
     headers = [_("job"), _("schedule"), _("next run"), _("last run"), _("for"), _("status"), _("reason")]
-    yield _table(headers, [_job_row(record, _) for record in records])
+    yield table(headers, [_job_row(record, _) for record in records])
 
 
 def _job_row(record: Record, _: Translate) -> list[str | Text]:
@@ -110,7 +118,7 @@ def _job_row(record: Record, _: Translate) -> list[str | Text]:
 
 def plan(records: Sequence[Record], _: Translate) -> Iterator[RenderableType]:
     headers = [_("time"), _("job"), _("for"), _("status"), _("reason")]
-    yield _table(headers, [_plan_row(record, _) for record in records])
+    yield table(headers, [_plan_row(record, _) for record in records])
 
 
 def _plan_row(record: Record, _: Translate) -> list[str | Text]:
@@ -126,7 +134,7 @@ def _plan_row(record: Record, _: Translate) -> list[str | Text]:
 
 def history(records: Sequence[Record], _: Translate) -> Iterator[RenderableType]:
     headers = [_("time"), _("asked by"), _("command"), _("status"), _("answer")]
-    yield _table(headers, [_command_row(record, _) for record in records])
+    yield table(headers, [_command_row(record, _) for record in records])
 
 
 def _command_row(record: Record, _: Translate) -> list[str | Text]:
@@ -164,7 +172,7 @@ def runs(records: Sequence[Record], _: Translate) -> Iterator[RenderableType]:
         _("asked by"),
         _("reason"),
     ]
-    yield _table(headers, [_run_row(record, _) for record in records], right=(0, 5, 6))
+    yield table(headers, [_run_row(record, _) for record in records], right=(0, 5, 6))
 
 
 def _run_row(record: Record, _: Translate) -> list[str | Text]:
@@ -199,7 +207,7 @@ def _far(progress: Record) -> str:
 def run(records: Sequence[Record], _: Translate) -> Iterator[RenderableType]:
     for record in records:
         facts = [(name, fact) for name, fact in _facts(record, _) if fact not in ("", "-", None)]
-        yield _table(["", ""], facts)
+        yield table(["", ""], facts)
         if record["attempts"]:
             yield ""
             headers = [
@@ -211,11 +219,11 @@ def run(records: Sequence[Record], _: Translate) -> Iterator[RenderableType]:
                 _("log file"),
                 _("reason"),
             ]
-            yield _table(headers, [_attempt_row(item, _) for item in record["attempts"]], right=(0, 3, 4))
+            yield table(headers, [_attempt_row(item, _) for item in record["attempts"]], right=(0, 3, 4))
         if record["events"]:
             yield ""
             headers = [_("time"), _("status"), _("reason")]
-            yield _table(headers, [_event_row(item, _) for item in record["events"]])
+            yield table(headers, [_event_row(item, _) for item in record["events"]])
 
 
 def _facts(record: Record, _: Translate) -> list[tuple[str, str | Text]]:

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Engine,
     NullPool,
     Row,
+    and_,
     case,
     create_engine,
     event,
@@ -380,7 +381,8 @@ def _step(connection: Connection, job: Job, night: date | None, now: datetime) -
 
 
 def _last_batch(connection: Connection, kind: str | None = None) -> Batch | None:
-    batches = select(nav_batch).order_by(nav_batch.c.id.desc()).limit(1)
+    collected = and_(nav_batch.c.kind.in_(("latest", "sweep", "history")), nav_batch.c.row_count > 0)
+    batches = select(nav_batch).where(collected).order_by(nav_batch.c.id.desc()).limit(1)
     if kind is not None:
         batches = batches.where(nav_batch.c.kind == kind)
     row = connection.execute(batches).first()

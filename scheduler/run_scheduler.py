@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from core import db
 from core.crash_points import arm
 from core.errors import AlreadyRunning, NavKeeperError
 from scheduler.clock import clock_from
-from scheduler.exit_codes import OK, exit_code
+from scheduler.exit_codes import FAILED, OK, STOPPED, exit_code
 from scheduler.log_file import log_to
 
 if TYPE_CHECKING:
@@ -53,9 +54,35 @@ def only_daemon(path: Path) -> Iterator[None]:
             file.truncate(0)
 
 
+def prepare(settings: Settings, now: datetime) -> int:
+    """Make the database ready in a process of its own; its exit code, why it failed is said.
+
+    Near the end of the year that means the calendar's library, whose 90 MB would stay with the daemon.
+    """
+    from core.initialise import ensure_ready
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = FAILED
+    try:
+        ensure_ready(db.connect(settings.database_url()), now)
+        code = OK
+    except NavKeeperError as error:
+        print(error, file=sys.stderr, flush=True)
+        code = exit_code(error)
+    except KeyboardInterrupt:
+        code = STOPPED
+    finally:
+        if sys.exc_info()[0] is not None:
+            traceback.print_exc()
+        os._exit(code)  # nothing of the daemon's own end is this process's
+
+
 def run() -> int:
     """Set up and block until stopped. Raises NavKeeperError."""
-    from core.initialise import ensure_ready
     from scheduler.job_scheduler import FundJobScheduler
     from scheduler.jobs_file import load_jobs
     from scheduler.service_manager import notify
@@ -68,7 +95,9 @@ def run() -> int:
         check_params(job.task, job.params)
     clock = clock_from(settings)
     with only_daemon(pid_file(settings)):
-        ensure_ready(db.connect(settings.database_url()), clock())
+        code = prepare(settings, clock())
+        if code != OK:
+            return code
         arm(settings.crash_at)
         FundJobScheduler(
             db.connect(settings.database_url(), supervising=True),

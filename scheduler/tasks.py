@@ -7,53 +7,42 @@ loading pandas.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
-from pathlib import Path
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
+from sqlalchemy import func, select
 
 from core import db
 from core.crash_points import reached
-from core.errors import BatchRejected, NotPublished, NotReady, UnknownFund, UsageError
-from core.trading_calendar import TradingCalendar, load_calendar
+from core.errors import BatchRejected, NavKeeperError, NotPublished, NotReady, UsageError
+from core.schema import fund_metrics
+from core.trading_calendar import TradingCalendar
 from scheduler import run_store
+from scheduler.backfill_task import BackfillParams, backfill_nav
 from scheduler.job import DONE_WELL, ENDED_BADLY, PENDING, RunStatus
+from scheduler.reference_task import ReferenceParams, collect_reference
+from scheduler.repair_task import RepairParams, repair_history
 from scheduler.retry import RetryPolicy
+from scheduler.second_task import compare_sources
+from scheduler.sources import make_source
+from scheduler.task_params import Params, SourceParams
+from scheduler.task_parts import RULES_FILE, calendar_of, merged_status
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Row
 
     from config.settings import Settings
-    from core.collector import Fetched, FundCollector, History
+    from core.collector import Fetched, FundCollector
     from core.data_pipeline import DataPipeline, NavResult
     from core.metrics_calculator import FundMetricsCalculator
-    from core.sources.base import Source
     from scheduler.run_context import Commit, RunContext
 
-RULES_FILE = Path(__file__).resolve().parents[1] / "config" / "rules.toml"
 GIVEN_UP = ENDED_BADLY - {RunStatus.CANCELLED}  # what a sweep tries again; somebody's will is respected
 FUNDS_NAMED = 2000  # of more changed funds than this the whole market is recalculated
 RECALCULATION = RetryPolicy(attempts=4, base_seconds=30)
-
-
-class Params(BaseModel):
-    """Parameters of a task; unknown ones are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SourceParams(Params):
-    source: str | None = None  # instead of the setting
-
-
-class BackfillParams(SourceParams):
-    fund_codes: tuple[str, ...] | None = None  # all
-    start: date | None = None
-    end: date | None = None
-    unless_stored: bool = False  # nothing to do where `start` is stored as fully as the session before it
 
 
 class ValidateParams(Params):
@@ -70,31 +59,6 @@ class Task:
     function: Callable[[RunContext, Any], None]
     params: type[Params]
     table_name: str  # what data_update_log names
-
-
-def make_source(settings: Settings, spec: str | None = None) -> Source:
-    """The source named `spec` or by the settings: "eastmoney", or a file or folder."""
-    wanted = spec or settings.source
-    if wanted == "eastmoney":
-        from core.sources.eastmoney import EastmoneySource
-
-        return EastmoneySource(
-            settings.eastmoney_fund_url,
-            settings.eastmoney_api_url,
-            requests_per_second=settings.requests_per_second,
-            concurrency=settings.concurrency,
-        )
-    from core.sources.files import FilesSource
-
-    return FilesSource(wanted)
-
-
-def calendar_of(context: RunContext) -> TradingCalendar:
-    with db.read(context.engine) as connection:
-        calendar = load_calendar(connection)
-    if calendar is None:
-        raise NotReady("the trading calendar is empty; run: python main.py init")
-    return calendar
 
 
 def pipeline_for(engine: Engine, calendar: TradingCalendar) -> DataPipeline:
@@ -179,15 +143,35 @@ def validate_nav(context: RunContext, params: ValidateParams) -> None:
             status, reason = merged_status(
                 result.merged, result.quarantined, result.total, pipeline.thresholds.share_quarantined
             )
-            commit.end(status, result.merged, reason)
+            commit.end(*_with_gates(status, result, reason))
+    _report(context)
 
 
-def merged_status(merged: int, held: int, total: int, share_allowed: float) -> tuple[RunStatus, str | None]:
-    """FAILED where nothing could be believed, PARTIAL where more was held than is normal."""
-    reason = f"{held} of {total} rows quarantined" if held else None
-    if not merged:
-        return RunStatus.FAILED, reason or "there was nothing to merge"
-    return (RunStatus.PARTIAL if held > share_allowed * total else RunStatus.SUCCESS), reason
+def _with_gates(
+    status: RunStatus, result: NavResult, reason: str | None
+) -> tuple[RunStatus, int, str | None]:
+    """A night in which a whole category is behind is PARTIAL; what was released from quarantine is said."""
+    said = [reason] if reason else []
+    if result.second_look.released:
+        said.append(f"{len(result.second_look.released)} rows of quarantine released")
+    said += result.shortfalls
+    if result.shortfalls and status is RunStatus.SUCCESS:
+        status = RunStatus.PARTIAL
+    return status, result.merged, "; ".join(said)[:1000] or None
+
+
+def _report(context: RunContext) -> None:
+    """The night's evidence as a page; what is proved is committed already, so a full disk costs only the page."""
+    from scheduler.quality_page import write_report
+
+    try:
+        path = write_report(
+            context.engine, context.business_date, context.settings.logs / "quality", context.translate
+        )
+    except (OSError, NavKeeperError) as error:
+        context.log.warning("the quality report could not be written: %s", error)
+    else:
+        context.log.info("quality report: %s", path)
 
 
 def calculate_metrics(context: RunContext, params: MetricsParams) -> None:
@@ -238,82 +222,6 @@ def weekly_full_calc(context: RunContext, _params: Params) -> None:
         )
         commit.end(RunStatus.SUCCESS, len(rows))
     context.log.info("weekly summary: %s; %d staged rows removed", path, removed)
-
-
-def backfill_nav(context: RunContext, params: BackfillParams) -> None:
-    """Histories of many funds: staged, checked and merged a few hundred funds at a time.
-
-    Every batch is merged in a transaction of its own, fenced by the run's claim; doing it again changes
-    nothing, so a run that died is simply run again.
-    """
-    from core import nav_store
-    from core.collector import FundCollector
-
-    if params.unless_stored and params.start is not None and _stored(context, params.start):
-        with context.commit() as commit:
-            commit.end(RunStatus.SUCCESS, 0, "filled already")
-        return
-    source = make_source(context.settings, params.source)
-    try:
-        collector, pipeline = (
-            FundCollector(context.engine, source),
-            pipeline_for(context.engine, calendar_of(context)),
-        )
-        funds = source.fund_list()
-        listed = {fund.fund_code for fund in funds}
-        unknown = sorted(set(params.fund_codes or ()) - listed)
-        if unknown:
-            raise UnknownFund(f"the source knows no fund {', '.join(unknown[:5])}; check the code")
-        codes = list(params.fund_codes or sorted(listed))
-        with context.transaction() as connection:
-            nav_store.save_funds(connection, funds, context.now())
-        total = dict.fromkeys(("total", "inserted", "revised", "unchanged", "quarantined", "repeated"), 0)
-        done = empty = 0
-
-        def arrived(funds: int, code: str) -> None:
-            context.progress(done + funds, len(codes), "funds", code)
-
-        for history in collector.collect_history(codes, params.start, params.end, arrived):
-            result = _merge_history(context, collector, pipeline, history)
-            total = {name: count + getattr(result, name) for name, count in total.items()}
-            done += history.funds
-            empty += history.empty
-        context.details["backfill"] = total | {"funds": done, "funds_without_rows": empty}
-        if not total["total"]:
-            raise NotReady("the source has no rows for these funds and dates")
-        merged = total["inserted"] + total["revised"] + total["unchanged"]
-        with context.commit() as commit:
-            status, reason = merged_status(
-                merged, total["quarantined"], total["total"], pipeline.thresholds.share_quarantined
-            )
-            if empty > done / 2 and params.start is None and status is RunStatus.SUCCESS:
-                status, reason = RunStatus.PARTIAL, f"{empty} of {done} funds gave no rows"
-            commit.end(status, merged, reason)
-    finally:
-        source.close()
-
-
-def _merge_history(
-    context: RunContext, collector: FundCollector, pipeline: DataPipeline, history: History
-) -> NavResult:
-    """Stage, check and merge a portion, each step only while the run is ours."""
-    with context.transaction() as connection:
-        batch_id = collector.stage_history(connection, history, context.now(), context.run_id)
-    reached("history.staged")
-    checked = pipeline.check(batch_id, context.now(), history.rows)
-    with context.transaction() as connection:
-        return pipeline.merge(connection, checked, context.now())
-
-
-def _stored(context: RunContext, day: date) -> bool:
-    from core import nav_store
-    from core.thresholds import load_thresholds
-
-    before = calendar_of(context).previous_session(day)
-    with db.read(context.engine) as connection:
-        found = nav_store.published_count(connection, day)
-        usual = nav_store.published_count(connection, before)
-    return found > 0 and found >= load_thresholds(RULES_FILE).share_of_last_session * usual
 
 
 def sweep_nav(context: RunContext, params: SourceParams) -> None:
@@ -400,30 +308,41 @@ def _merge_news(
         return
     batch_id = collector.stage(connection, replace(fetched, rows=news), now, context.run_id, kind="sweep")
     result = pipeline.merge(connection, pipeline.check(batch_id, now, news, within=connection), now)
-    _recalculate(context, connection, nav_store.changed_funds(connection, batch_id))
+    changed = sorted({*nav_store.changed_funds(connection, batch_id), *result.second_look.funds})
+    recalculate(connection, context.business_date, now, changed, run_store.BY_SWEEP)
     many = pipeline.thresholds.share_quarantined * len(fetched.rows)  # of the night, not of a handful of rows
     status = RunStatus.PARTIAL if result.quarantined > many else RunStatus.SUCCESS
     reason = f"{result.quarantined} of {result.total} new rows quarantined" if result.quarantined else None
     commit.end(status, result.inserted + result.revised, reason)
 
 
-def _recalculate(context: RunContext, connection: Connection, funds: list[str]) -> None:
-    """Queue the metrics of these funds, unless the night's own calculation is still to come."""
-    metrics = run_store.deciding_run(connection, "metrics", context.business_date)
+def recalculate(
+    connection: Connection, business_date: date, now: datetime, funds: Sequence[str], requested_by: str
+) -> int | None:
+    """Queue the metrics of these funds, unless the night's own calculation is still to come; the run, if any."""
+    metrics = run_store.deciding_run(connection, "metrics", business_date)
     if not funds or _status(metrics) not in DONE_WELL | {RunStatus.QUEUED, RunStatus.RUNNING}:
-        return
-    run_store.add_run(
+        return None
+    return run_store.add_run(
         connection,
         job_id="metrics",
         task="calculate_metrics",
-        business_date=context.business_date,
+        business_date=business_date,
         status=RunStatus.QUEUED,
-        now=context.now(),
-        params={"fund_codes": funds} if len(funds) <= FUNDS_NAMED else {},
-        requested_by=run_store.BY_SWEEP,
+        now=now,
+        params={"fund_codes": list(funds)} if len(funds) <= FUNDS_NAMED else {},
+        requested_by=requested_by,
         reason=f"{len(funds)} funds changed",
         retry=RECALCULATION,
     )
+
+
+def recalculate_newest(
+    connection: Connection, now: datetime, funds: Sequence[str], requested_by: str
+) -> int | None:
+    """As `recalculate`, for the newest date that metrics were calculated for."""
+    newest = connection.scalar(select(func.max(fund_metrics.c.calc_date)))
+    return None if newest is None else recalculate(connection, newest, now, funds, requested_by)
 
 
 TASKS: dict[str, Task] = {
@@ -434,7 +353,10 @@ TASKS: dict[str, Task] = {
         Task("calculate_metrics", calculate_metrics, MetricsParams, "fund_metrics"),
         Task("weekly_full_calc", weekly_full_calc, Params, "fund_metrics"),
         Task("backfill_nav", backfill_nav, BackfillParams, "fund_nav"),
+        Task("compare_sources", compare_sources, SourceParams, "tmp_fund_nav"),
         Task("sweep_nav", sweep_nav, SourceParams, "fund_nav"),
+        Task("repair_history", repair_history, RepairParams, "fund_nav"),
+        Task("collect_reference", collect_reference, ReferenceParams, "fund_event"),
     )
 }
 

@@ -34,6 +34,8 @@ STYLES = {
     "MISSED": "yellow",
     "DONE": "green",
     "REFUSED": "red",
+    "HELD": "yellow",
+    "RELEASED": "green",
 }
 WORDS = {
     "OK": N_("OK"),
@@ -62,6 +64,22 @@ WORDS = {
     "PENDING": N_("PENDING"),
     "DONE": N_("DONE"),
     "REFUSED": N_("REFUSED"),
+    "COMPARED": N_("COMPARED"),
+    "HELD": N_("HELD"),
+    "RELEASED": N_("RELEASED"),
+}
+# core/fund_category.py
+CATEGORIES = {
+    "stock": N_("stock"),
+    "mixed": N_("mixed"),
+    "bond": N_("bond"),
+    "index": N_("index"),
+    "qdii": N_("QDII"),
+    "fof": N_("fund of funds"),
+    "money": N_("money market"),
+    "reit": N_("REIT"),
+    "commodity": N_("commodity"),
+    "other": N_("other"),
 }
 REASONS = {
     "batch_rejected": N_("the batch of {date} was refused by the gate {gate}"),
@@ -90,8 +108,10 @@ JOBS = {
     "metrics": N_("metrics"),
     "sweep": N_("sweep"),
     "sweep_morning": N_("sweep_morning"),
+    "reference": N_("reference"),
     "weekly": N_("weekly"),
     "backfill": N_("backfill"),
+    "repair": N_("repair"),
 }
 # The codes with which the text of a typed error begins (core/errors.py, scheduler/runner.py).
 CODES = {
@@ -108,6 +128,7 @@ CODES = {
     "not_ready": N_("not_ready"),
     "schema_outdated": N_("schema_outdated"),
     "source_changed": N_("source_changed"),
+    "source_refused": N_("source_refused"),
     "source_error": N_("source_error"),
     "source_unavailable": N_("source_unavailable"),
     "unknown_fund": N_("unknown_fund"),

@@ -40,7 +40,7 @@ def jobs_file(folder: Path, *changes: tuple[str, str], without: tuple[str, ...] 
     return path
 
 
-SWEEPS = ("sweep", "sweep_morning")
+SWEEPS = ("sweep", "sweep_morning", "reference", "repair")  # all that runs beside the chain of a night
 T = TypeVar("T")
 
 
@@ -68,6 +68,7 @@ class DaemonProcess:
             db_url=engine.url.render_as_string(hide_password=False),
             eastmoney_fund_url=source_url,
             eastmoney_api_url=source_url,
+            eastmoney_quote_url=source_url,
             requests_per_second=1000,
             clock_file=self.clock_file,
             **({"jobs_file": jobs} if jobs else {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.data_pipeline import Verdicts, judge
+from core.background import Background, FundFacts
+from core.judging import Verdicts, judge
 from core.nav_frames import ANCHOR_COLUMNS, frame_of, frame_of_rows
 from core.sources.base import NavRow
 from core.thresholds import load_thresholds
@@ -53,20 +55,39 @@ def nav(
     return NavRow(code, day, unit, accum, published, **rest)
 
 
-def verdicts(rows: Sequence[NavRow], before: Sequence[NavRow] = (), category: str = "mixed") -> Verdicts:
-    """The rules' answer to `rows`, given the believed rows `before` them; every fund of one category."""
+def verdicts(
+    rows: Sequence[NavRow], before: Sequence[NavRow] = (), category: str = "mixed", **known: Any
+) -> Verdicts:
+    """The rules' answer to `rows`, given the believed rows `before` them; every fund of one category.
+
+    `known`: what else the background holds, by the names of core.background.Background.
+    """
     anchors = frame_of(ANCHOR_COLUMNS, [row[: len(ANCHOR_COLUMNS)] for row in before])
-    categories = {row.fund_code: category for row in (*rows, *before)}
-    sessions = np.array(SESSIONS, dtype="datetime64[D]")
-    return judge(frame_of_rows(rows), anchors, categories, sessions, THRESHOLDS, TODAY)
+    funds = {row.fund_code: FundFacts(category) for row in (*rows, *before)}
+    background = Background(TODAY, THRESHOLDS, np.array(SESSIONS, dtype="datetime64[D]"), funds)
+    return judge(frame_of_rows(rows), anchors, replace(background, **known))
 
 
-def reasons(rows: Sequence[NavRow], before: Sequence[NavRow] = (), category: str = "mixed") -> list[str]:
+def reasons(
+    rows: Sequence[NavRow], before: Sequence[NavRow] = (), category: str = "mixed", **known: Any
+) -> list[str]:
     """The rules each row failed, comma-separated, in the order of `rows`."""
-    found = verdicts(rows, before, category)
+    found = verdicts(rows, before, category, **known)
     mine = ~found.frame["anchor"].to_numpy(dtype=bool)
     by_number = dict(zip(found.frame["row_no"][mine], found.reasons[mine], strict=True))
     return [by_number[number] for number in range(1, len(rows) + 1)]
+
+
+def counted(found: Verdicts, rule_id: str) -> tuple[int, int]:
+    """Rows that a rule looked at, and those that failed it."""
+    (result,) = (result for result in found.results if result.rule_id == rule_id)
+    return result.checked, result.failed
+
+
+def beside(**values: Sequence[float]) -> pd.DataFrame:
+    """What is known of the rows of a batch, column by column, the first row's first."""
+    length = len(next(iter(values.values())))
+    return pd.DataFrame({"row_no": range(1, length + 1), **values})
 
 
 def booked(rows: Sequence[NavRow], before: Sequence[NavRow] = ()) -> list[tuple[date, str, float, str]]:

@@ -27,6 +27,9 @@ TASKS = {
     "sweep": "sweep_nav",
     "sweep_morning": "sweep_nav",
     "backfill": "backfill_nav",
+    "repair": "repair_history",
+    "reference": "collect_reference",
+    "second": "compare_sources",
 }
 
 

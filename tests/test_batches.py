@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Engine, func, select, update
 
 from core import db, nav_store
+from core.background_store import nights_before
 from core.collector import Fetched, coverage
 from core.errors import NotReady
 from core.schema import fund_event, fund_info, fund_nav, nav_batch, rule_result
@@ -99,21 +100,21 @@ def test_quarantined_rows_are_no_coverage(engine: Engine) -> None:
     first = process(engine, [*market(TUE, 80), *wrong], "latest", TUE)
     assert (first.is_valid, first.merged, first.quarantined) == (True, 80, 20)
     with db.read(engine) as connection:
-        assert nav_store.believed_counts(connection, "test") == [80]
-        assert nav_store.believed_counts(connection, "another source") == []
+        assert nights_before(connection, "test").believed == [80]
+        assert nights_before(connection, "another source").believed == []
     result = process(engine, [*market(WED, 71), *wrong[:9]], "latest", WED)
     assert result.reason == "71 sound rows, 88.8% of the usual 80; at least 90% needed"
 
 
 def test_a_first_night_that_is_mostly_wrong_is_refused_unless_forced(engine: Engine) -> None:
-    rows = [*market(TUE, 3), BAD]
+    rows = [*market(TUE, 15), *(BAD._replace(fund_code=f"9{n:05d}") for n in range(5))]
     result = process(engine, rows, "latest", TUE)
     assert (result.is_valid, result.merged, held(engine)) == (False, 0, [])
-    assert result.reason == "1 of 4 rows quarantined; at most 20% allowed"
+    assert result.reason == "5 of 20 rows quarantined; at most 20% allowed"
     assert result.failed_rules == ["nav_positive", "quarantined_share"]
     batch_id = stage(engine, rows, "latest", TUE)
     forced = pipeline(engine).process_nav_data(batch_id, NOW, force=True)
-    assert (forced.is_valid, forced.merged, forced.quarantined) == (True, 3, 1)
+    assert (forced.is_valid, forced.merged, forced.quarantined) == (True, 15, 5)
     assert forced.failed_rules == ["nav_positive", "quarantined_share"]
     with db.read(engine) as connection:
         gate = select(rule_result.c.failed).where(

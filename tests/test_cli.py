@@ -290,7 +290,8 @@ def test_wrong_settings_stop_it_with_78(tmp_path: Path) -> None:
 
 def test_a_source_that_is_not_there_is_one_line_with_the_address(shell: DaemonProcess) -> None:
     address = f"http://127.0.0.1:{closed_port()}"
-    shell.environment |= {"NAVKEEPER_EASTMONEY_FUND_URL": address, "NAVKEEPER_EASTMONEY_API_URL": address}
+    urls = ("NAVKEEPER_EASTMONEY_FUND_URL", "NAVKEEPER_EASTMONEY_API_URL", "NAVKEEPER_EASTMONEY_QUOTE_URL")
+    shell.environment |= dict.fromkeys(urls, address)
     done = shell.main("nav")
     assert done.returncode == 1
     line = one_line(done.stderr)

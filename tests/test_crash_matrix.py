@@ -71,7 +71,7 @@ class Act:
 
 ACTS = {
     "night": Act(at(DAY, 18), at(DAY, 20, 31)),
-    "sweep": Act(at(DAY, 20, 58), at(DAY, 21, 1), ("sweep_morning",)),
+    "sweep": Act(at(DAY, 20, 58), at(DAY, 21, 1), tuple(job for job in SWEEPS if job != "sweep")),
     "backfill": Act(at(AFTER, 17), at(AFTER, 17, 2)),  # of DAY, whose night was slept through
 }
 
@@ -134,8 +134,10 @@ PLANS = (
     Plan((Kill("merge.navs", "child"), Kill("metrics.committed", "both")), "sweep"),
     Plan((Kill("sweep.ended", "both"), Kill("metrics.over", "child")), "sweep"),
     Plan((Kill("sweep.committed", "child"), Kill("metrics.calculated", "both")), "sweep"),
-    Plan((Kill("history.staged", "child"), Kill("validate.written", "both")), "backfill"),
+    Plan((Kill("history.judged", "child"), Kill("validate.written", "both")), "backfill"),
     Plan((Kill("merge.merged", "both"), Kill("metrics.written", "child")), "backfill"),
+    Plan((Kill("history.marked", "both"), Kill("metrics.ended", "child")), "backfill"),
+    Plan((Kill("history.merged", "child"), Kill("metrics.calculated", "both")), "backfill"),
 )
 
 
@@ -221,9 +223,7 @@ def effects(engine: Engine) -> dict[str, list[Any]]:
     }
     clocked = ("id", "start_time", "end_time", "duration_seconds", "run_id")
     found["data_update_log"] = rows(engine, data_update_log, *clocked)
-    # A history batch that nobody judged stays behind until the weekly cleaning: nobody reads it.
-    batches = rows(engine, nav_batch, "id", "provenance", "collected_at", "decided_at", "run_id")
-    found["nav_batch"] = [batch for batch in batches if (batch[0], batch[4]) != ("history", "STAGED")]
+    found["nav_batch"] = rows(engine, nav_batch, "id", "provenance", "collected_at", "decided_at", "run_id")
     found["job_run"] = ledger(engine)
     return found
 

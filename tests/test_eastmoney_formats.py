@@ -243,10 +243,10 @@ def test_one_broken_row_among_many_is_kept_with_its_defect() -> None:
 def test_whole_market_parses_in_time() -> None:
     rows = [OPEN_ROW.replace("000001", f"{n:06d}", 1) for n in range(20_357)]
     body = rank_reply(rows)
-    started = time.perf_counter()
+    started = time.process_time()
     page = parse_rank(body, exchange_traded=False)
     assert len(page.rows) == 20_357
-    assert time.perf_counter() - started < 1.0  # 0.1 s measured; JavaScript-object parsers need 40
+    assert time.process_time() - started < 5.0  # 0.2 s measured; JavaScript-object parsers need 40
 
 
 def money_reply(rows: list[dict[str, str]]) -> bytes:

@@ -29,7 +29,8 @@ def jobs() -> dict[str, Job]:
 
 
 def test_the_shipped_jobs(jobs: dict[str, Job]) -> None:
-    assert sorted(jobs) == ["collect", "metrics", "sweep", "sweep_morning", "validate", "weekly"]
+    beside = ["reference", "repair", "sweep", "sweep_morning", "weekly"]
+    assert sorted(jobs) == sorted(["collect", "metrics", "validate", *beside])
     assert {job.task for job in jobs.values()} <= set(TASKS)
     assert {name: job.needs for name, job in jobs.items() if job.needs} == {
         "validate": ("collect",),
@@ -47,6 +48,8 @@ def test_the_shipped_jobs(jobs: dict[str, Job]) -> None:
         ("sweep", [f"2025-12-0{day} {hour}:00" for day in (1, 2, 3, 4, 5) for hour in (21, 23)]),
         ("sweep_morning", [f"2025-12-0{day} 08:00" for day in (2, 3, 4, 5, 6)]),
         ("weekly", ["2025-12-07 02:00"]),
+        ("reference", [f"2025-12-0{day} 18:30" for day in (1, 2, 3, 4, 5)]),
+        ("repair", [f"2025-12-0{day} 22:00" for day in (1, 2, 3, 4, 5)]),
     ],
 )
 def test_when_the_shipped_jobs_fire_in_a_week(jobs: dict[str, Job], job: str, fires: list[str]) -> None:

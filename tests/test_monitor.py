@@ -93,7 +93,7 @@ def test_a_good_night_in_a_pipe(home: Path) -> None:
     lines = run(home).stdout.decode().splitlines()
     assert lines[0] == "正常  净值已到 2026-01-28，98 只基金  [SIMULATED 模拟数据]"
     assert f"下一步输入：NAVKEEPER_HOME={home} python main.py monitor --watch" in lines
-    assert any(line.startswith("采集 collect   成功  01-28 19:00") for line in lines)
+    assert any(re.match(r"采集 collect +成功 +01-28 19:00", line) for line in lines)
     assert "隔离区：3 行；最近批次不合格 1 行" in lines
 
 

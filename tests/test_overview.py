@@ -88,7 +88,8 @@ def test_a_good_night(filled_of_each_kind: Engine) -> None:
     assert overview.table("money_fund_yield").rows == 7
     assert overview.table("tmp_fund_nav").rows == 105
     chain = [(step.job, step.run and step.run.status) for step in overview.chain]
-    assert chain == [*((job, "SUCCESS") for job in ("collect", "validate", "metrics")), ("sweep", None)]
+    beside = [("sweep", None), ("reference", None), ("repair", None)]
+    assert chain == [("collect", "SUCCESS"), ("validate", "SUCCESS"), ("metrics", "SUCCESS"), *beside]
     assert [run.job for run in overview.runs_24h] == ["metrics", "validate", "collect"]
     assert overview.runs_24h[2].seconds == 41.5
     assert overview.next_command == "python main.py monitor --watch"
@@ -134,9 +135,7 @@ def test_success_rates_count_finished_runs_only(filled_of_each_kind: Engine) -> 
         "collect": (3, 4, 0.75),
         "validate": (3, 4, 0.75),
         "metrics": (3, 3, 1.0),
-        "sweep": (0, 0, None),
-        "sweep_morning": (0, 0, None),
-        "weekly": (0, 0, None),
+        **dict.fromkeys(("sweep", "sweep_morning", "reference", "repair", "weekly"), (0, 0, None)),
     }
 
 
@@ -435,9 +434,9 @@ def test_as_json_is_plain_and_carries_offsets(filled_of_each_kind: Engine) -> No
     assert document["verdict"]["reasons"] == [
         {"state": "OK", "code": "fresh", "figures": {"date": "2026-01-28", "rows": 98}}
     ]
-    jobs = ("sweep", "sweep_morning", "collect", "validate", "metrics", "weekly")
+    jobs = ("sweep", "sweep_morning", "reference", "collect", "validate", "metrics", "repair", "weekly")
     assert tuple(run["job"] for run in document["next_runs"]) == jobs
-    assert document["next_runs"][2] == {
+    assert document["next_runs"][3] == {
         "job": "collect",
         "at": "2026-01-29T19:00:00+08:00",
         "business_date": "2026-01-29",

@@ -114,8 +114,9 @@ def test_a_paused_job_is_in_the_plan_as_such(jobs: dict[str, Job], calendar: Tra
     found = plan(
         jobs.values(), calendar, at(date(2025, 9, 30), 18), at(date(2025, 10, 1), 23), {"collect", "weekly"}
     )
-    reasons = [(run.job_id, run.status.value, run.reason) for run in found if run.business_date.day == 30]
-    assert reasons[:2] == [("collect", "SKIPPED", PAUSED), ("validate", "WAITING", None)]
+    chain = [run for run in found if run.job_id in ("collect", "validate") and run.business_date.day == 30]
+    reasons = [(run.job_id, run.status.value, run.reason) for run in chain]
+    assert reasons == [("collect", "SKIPPED", PAUSED), ("validate", "WAITING", None)]
     holiday = [run.reason for run in found if run.job_id == "collect" and run.business_date.day == 1]
     assert holiday == ["2025-10-01 is not a trading day"]  # it would not run anyway
 

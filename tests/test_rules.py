@@ -2,36 +2,67 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
+from math import nan
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from core.background import FundFacts
 from core.errors import ConfigurationError
-from core.rules import GATE, HELD_GATE, RULES
+from core.rules import COMPANY, RULES
 from core.sources.base import NavRow
 from core.thresholds import load_thresholds
-from tests.example_batch import FRI, MON, ROOT, THRESHOLDS, TODAY, TUE, WED, booked, nav, reasons, verdicts
+from tests.example_batch import (
+    FRI,
+    MON,
+    ROOT,
+    THRESHOLDS,
+    THU,
+    TODAY,
+    TUE,
+    WED,
+    beside,
+    booked,
+    counted,
+    nav,
+    reasons,
+    verdicts,
+)
 
 RULES_TEXT = (ROOT / "config" / "rules.toml").read_text(encoding="utf-8")
 
 
-def test_ten_rules_on_rows_and_two_on_the_batch() -> None:
-    assert [rule.id for rule in RULES] == [
+def test_the_rules_and_their_severities() -> None:
+    assert [rule.id for rule in RULES if rule.severity == "error"] == [
         "key_fields",
         "code_format",
+        "unknown_fund",
         "future_date",
+        "before_inception",
+        "no_session",
         "nav_positive",
-        "duplicate",
         "conflict",
         "return_matches_nav",
         "return_limit",
+        "rejected",
+        "behind_held",
+        "unannounced_dividend",
+        "cross_section",
+        "share_class",
+        "stale",
+        "clone",
         "accum_vs_unit",
         "money_limit",
+        "money_yield",
+        "revision",
+        "sources_agree",
     ]
-    assert (GATE, HELD_GATE) == ("coverage", "quarantined_share")
-    assert {rule.id: rule.severity for rule in RULES if rule.severity != "error"} == {"duplicate": "warning"}
+    warnings = {rule.id for rule in RULES if rule.severity == "warning"}
+    assert warnings == {"decimals", "duplicate", "return_unusual"}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
@@ -46,20 +77,19 @@ def test_a_sound_row_passes_every_rule() -> None:
     found = verdicts([nav(MON, 1.0001, None, 1.5001), nav(TUE, 1.0101, 1.0, 1.5101)])
     assert [(result.rule_id, result.failed) for result in found.results] == [(rule.id, 0) for rule in RULES]
     checked = {result.rule_id: result.checked for result in found.results}
-    # the first row has no row before it, and no return of its own
-    assert checked == dict.fromkeys(checked, 2) | {
-        "return_matches_nav": 1,
-        "return_limit": 1,
-        "accum_vs_unit": 1,
-        "money_limit": 0,
-    }
+    # the first row has no row before it, and no return of its own; nothing else is known of either
+    follows = ("return_matches_nav", "return_limit", "return_unusual", "unannounced_dividend")
+    context = ("behind_held", "cross_section", "share_class", "stale", "clone", "sources_agree", "revision")
+    expected = dict.fromkeys(checked, 2) | dict.fromkeys(follows, 1) | dict.fromkeys(context, 0)
+    expected |= {"decimals": 1, "no_session": 1, "accum_vs_unit": 1, "money_limit": 0, "money_yield": 0}
+    assert checked == expected
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
         (nav(None, 1.0), "key_fields"),
-        (nav(MON, 1.0, code=""), "key_fields,code_format"),
+        (nav(MON, 1.0, code=""), "code_format"),
         (nav(MON, None, 0.5, 1.5), "key_fields"),
         (nav(MON, 1.0, defect="unit_nav 'x' is no number"), "key_fields"),
         (nav(MON, 1.0, income_per_10k=0.5), "key_fields"),
@@ -68,11 +98,11 @@ def test_a_sound_row_passes_every_rule() -> None:
         (nav(MON, 1.0), ""),
         (nav(MON, None, income_per_10k=0.5), ""),
         (nav(MON, None, yield_7d=1.8), ""),
-        (nav(MON, None, income_per_10k=-0.01, yield_7d=-0.2), ""),
+        (nav(MON, None, income_per_10k=-0.01, yield_7d=-0.03), ""),
     ],
 )
 def test_key_fields(row: NavRow, reason: str) -> None:
-    assert reasons([row]) == [reason]
+    assert reasons([row], category="other") == [reason]
 
 
 @pytest.mark.parametrize(
@@ -83,9 +113,68 @@ def test_code_format(code: str) -> None:
     assert reasons([nav(MON, 1.0, code="000001")]) == [""]
 
 
+def test_unknown_fund() -> None:
+    row = nav(TUE, 1.0)
+    assert reasons([row], funds={"000001": FundFacts("mixed")}) == [""]
+    assert reasons([row], funds={"000002": FundFacts("mixed")}) == ["unknown_fund"]
+    # a fund of which we hold rows may have left the list; without a list nobody is a stranger
+    assert reasons([row], [nav(MON, 1.0)], funds={"000002": FundFacts("mixed")}) == [""]
+    assert reasons([row], funds={}) == [""]
+
+
 def test_future_date() -> None:
     assert reasons([nav(TODAY, 1.0)]) == [""]
     assert reasons([nav(date(2026, 1, 1), 1.0)]) == ["future_date"]
+
+
+def test_before_inception() -> None:
+    known = {"000001": FundFacts("mixed", inception=TUE)}
+    rows = [nav(MON, 1.0), nav(TUE, 1.0, 0.0)]
+    assert reasons(rows, funds=known) == ["before_inception", ""]
+    # a fund that was converted keeps the history we hold
+    assert reasons(rows, [nav(date(2025, 11, 28), 1.0)], funds=known) == ["", ""]
+    assert reasons(rows, [nav(date(2025, 11, 28), 1.0, code="000002")], funds=known)[0] == "before_inception"
+
+
+def test_no_fund_is_older_than_the_first() -> None:
+    assert reasons([nav(date(1998, 2, 27), 1.0)]) == ["before_inception"]
+    assert reasons([nav(date(1998, 3, 23), 1.0)]) == [""]
+
+
+SAT = date(2025, 12, 6)
+
+
+def test_a_lone_nav_of_a_day_without_trading() -> None:
+    def saturday(funds: int, day: date = SAT) -> list[str]:
+        codes = [f"{n:06d}" for n in range(1, funds + 1)]
+        return reasons(
+            [nav(day, 1.0, 0.0, code=code) for code in codes], [nav(FRI, 1.0, code=code) for code in codes]
+        )
+
+    assert saturday(1) == ["no_session"]
+    assert saturday(COMPANY - 1) == ["no_session"] * (COMPANY - 1)
+    assert saturday(COMPANY) == [""] * COMPANY
+    # a fund's first row may be of the day it was founded
+    assert reasons([nav(SAT, 1.0)]) == [""]
+    # the half year is valued on its last day, a Sunday in 2024
+    assert reasons([nav(date(2024, 6, 28), 1.0), nav(date(2024, 6, 30), 1.0, 0.0)]) == ["", ""]
+    assert reasons([nav(date(2024, 6, 28), 1.0), nav(date(2024, 6, 29), 1.0, 0.0)]) == ["", "no_session"]
+
+
+def test_the_calendar_is_asked_for_the_days_it_knows_only() -> None:
+    rows = [nav(date(2026, 1, 2), 1.0), nav(date(2026, 1, 3), 1.0, 0.0)]
+    assert reasons(rows, today=date(2026, 2, 1)) == ["", ""]
+
+
+def test_decimals() -> None:
+    def failed(*values: float) -> int:
+        days = [nav(day, value) for day, value in zip((MON, TUE, WED), values, strict=False)]
+        return counted(verdicts(days), "decimals")[1]
+
+    assert failed(1.0001, 1.0002) == 0
+    assert failed(1.01, 1.0001) == 0  # four are usual
+    assert failed(1.0001, 1.00010001) == 1
+    assert failed(1.0001, 1.00010001, 1.00010002) == 1
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0001, 9.9e-7, 4e-13, 1e8, 1e300])
@@ -106,27 +195,6 @@ def test_an_event_no_column_holds_is_not_believed(field: str, value: float) -> N
     assert reasons([row]) == ["nav_positive"]
     assert reasons([row._replace(**dict[str, Any]({field: 0.0}))]) == [""]
     assert booked([row, nav(TUE, 1.0)]) == []
-
-
-@pytest.mark.parametrize("field", ["income_per_10k", "yield_7d"])
-def test_an_income_no_column_holds_is_not_believed(field: str) -> None:
-    assert reasons([nav(MON, None, **dict[str, Any]({field: 1e9}))]) == ["nav_positive,money_limit"]
-    assert reasons([nav(MON, None, **dict[str, Any]({field: 12.5}))]) == [""]
-
-
-@pytest.mark.parametrize(("field", "limit"), [("income_per_10k", 30.0), ("yield_7d", 40.0)])
-def test_money_limit(field: str, limit: float) -> None:
-    def row(value: float) -> NavRow:
-        return nav(MON, None, **dict[str, Any]({field: value}))
-
-    assert reasons([row(limit)]) == reasons([row(-limit)]) == [""]
-    assert reasons([row(limit + 0.01)]) == reasons([row(-limit - 0.01)]) == ["money_limit"]
-
-
-def test_a_yield_as_nav_is_held_and_an_exchange_traded_money_fund_is_not() -> None:
-    assert reasons([nav(MON, 1.853)], category="money") == ["money_limit"]
-    assert reasons([nav(MON, 100.258)], category="money") == [""]
-    assert reasons([nav(MON, 1.853)], category="bond") == [""]
 
 
 def _counts(rows: list[NavRow]) -> tuple[int, int, int]:
@@ -189,6 +257,135 @@ def test_return_limit_grows_with_the_root_of_the_sessions_between() -> None:
     assert reasons([nav(date(2024, 1, 2), 1.0), nav(FRI, 1.336)], category="bond")[1] == "return_limit"
 
 
+JUMP = [  # +68 % after a large redemption, and two days of +1.00 %
+    nav(MON, 1.0),
+    nav(TUE, 1.68, 68.0),
+    nav(WED, 1.6968, 1.0),
+    nav(THU, 1.7138, 1.0),
+]
+
+
+def test_a_jump_is_held_until_two_rows_follow_from_it() -> None:
+    assert reasons(JUMP[:2])[1] == "return_limit"
+    assert reasons(JUMP[:3])[1] == "return_limit"
+    assert reasons(JUMP) == [""] * 4
+    # nobody published the jump itself, or nothing follows from it
+    assert reasons([JUMP[0], JUMP[1]._replace(daily_return=None), *JUMP[2:]])[1] == "return_limit"
+    assert reasons([*JUMP[:2], nav(WED, 1.0202, 1.0), nav(THU, 1.0304, 1.0)])[1] == "return_limit"
+
+
+def test_return_unusual_is_counted_and_believed() -> None:
+    limit = THRESHOLDS.return_limit["mixed"]
+    edge = THRESHOLDS.return_warning * limit / 100
+
+    def warned(change: float) -> int:
+        return counted(verdicts([nav(MON, 1.0), nav(TUE, 1 + change)]), "return_unusual")[1]
+
+    assert [warned(edge - 0.0001), warned(edge + 0.0001), warned(limit / 100 + 0.0001)] == [0, 1, 0]
+
+
+def held_on_tuesday(unit: float, level: bool = True) -> pd.DataFrame:
+    """The newest row held before that of a batch, for its NAV's level or for something beside it."""
+    return beside(held_unit=[unit], held_day=[(TUE - date(1970, 1, 1)).days], held_level=[float(level)])
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        # held on Tuesday at 1.2000: 1.2120 / 1.2 - 1 = 1.00 %, 1.0201 goes on from Monday's 1.0000
+        (nav(WED, 1.212, 1.0), "behind_held"),
+        (nav(WED, 1.0201, 1.0), ""),
+        (nav(WED, 1.212, None), "behind_held"),
+        (nav(WED, 1.0201, None), ""),
+        # 1.2000 / 1.2000: neither does a return of nothing say anything
+        (nav(WED, 1.2, 0.0), "behind_held"),
+    ],
+)
+def test_a_row_that_goes_on_from_a_held_level_waits_with_it(row: NavRow, reason: str) -> None:
+    held = held_on_tuesday(1.2)
+    assert reasons([row], [nav(MON, 1.0)], held=held) == [reason]
+    assert reasons([row], [nav(MON, 1.0)]) == [""]
+    # what was held before the last believed row waits alone
+    assert reasons([row], [nav(MON, 1.0), nav(TUE, 1.1)], held=held) == reasons(
+        [row], [nav(MON, 1.0), nav(TUE, 1.1)]
+    )
+
+
+def test_a_row_held_for_something_beside_its_level_keeps_nobody_waiting() -> None:
+    row = nav(WED, 1.0302, 1.0)  # 1.0302 / 1.0200 - 1 = 1.00 %
+    assert reasons([row], [nav(MON, 1.0)], held=held_on_tuesday(1.02)) == ["behind_held"]
+    assert reasons([row], [nav(MON, 1.0)], held=held_on_tuesday(1.02, level=False)) == [""]
+    # unless its NAV is far off as well
+    far = nav(WED, 1.212, 1.0)
+    assert reasons([far], [nav(MON, 1.0)], held=held_on_tuesday(1.2, level=False)) == ["behind_held"]
+
+
+def test_a_value_that_somebody_rejected_comes_back_in_vain() -> None:
+    wrong = frozenset({("000001", TUE, 1.0101, None)})
+    rows = [nav(MON, 1.0001), nav(TUE, 1.0101, 1.0)]
+    assert reasons(rows, rejected=wrong) == ["", "rejected"]
+    assert reasons([nav(MON, 1.0101), nav(TUE, 1.0102)], rejected=wrong) == ["", ""]
+    assert reasons([nav(TUE, 1.0101, code="000002"), nav(None, 1.0101)], rejected=wrong) == ["", "key_fields"]
+
+
+def test_a_dividend_nobody_announced_waits_for_two_rows() -> None:
+    # accumulated +0.0020, unit -0.0480: (1.1521 + 0.05) / 1.2001 - 1 = 0.16665 %;
+    # 1.1621 / 1.1521 - 1 = 0.86798 %, 1.1737 / 1.1621 - 1 = 0.99819 %
+    rows = [
+        nav(MON, 1.2001, None, 1.5001),
+        nav(TUE, 1.1521, 0.17, 1.5021),
+        nav(WED, 1.1621, 0.87, 1.5121),
+        nav(THU, 1.1737, 1.0, 1.5237),
+    ]
+    assert reasons(rows) == [""] * 4
+    assert reasons(rows[:3])[1] == "unannounced_dividend"
+    assert reasons(rows[:2])[1] == "unannounced_dividend"
+    assert reasons([rows[0], rows[1]._replace(dividend=0.05)]) == ["", ""]
+    # on record already: the list of dividends named it
+    events = beside(dividend=[nan, 0.05], split_ratio=[nan, nan])
+    assert reasons(rows[:2], events=events) == ["", ""]
+
+
+SMALL = THRESHOLDS.revision_small / 100
+
+
+@pytest.mark.parametrize(
+    ("old", "old_return", "new", "published", "reason"),
+    [
+        (1.0, nan, 1 + SMALL - 0.0001, None, ""),
+        (1.0, nan, 1 + SMALL + 0.0001, None, "revision"),
+        (1.0, nan, 1 - SMALL - 0.0001, None, "revision"),
+        # more digits of the same value
+        (1.0101, 1.01, 1.01012345, 1.01, ""),
+        # Monday's 1.0000 and the return prove 1.0100, and did not prove 1.0500
+        (1.05, 1.0, 1.01, 1.0, ""),
+        (1.05, nan, 1.01, 1.0, ""),
+        # both prove themselves
+        (1.05, 5.0, 1.01, 1.0, "revision"),
+    ],
+)
+def test_revision(old: float, old_return: float, new: float, published: float | None, reason: str) -> None:
+    stored = beside(stored_unit=[old], stored_accum=[nan], stored_return=[old_return])
+    assert reasons([nav(TUE, new, published)], [nav(MON, 1.0)], stored=stored) == [reason]
+
+
+def test_what_is_believed_already_is_not_held_for_being_said_again() -> None:
+    stored = beside(stored_unit=[2.0], stored_accum=[3.0], stored_return=[100.0])
+    row = nav(TUE, 2.0, 100.0, 3.0)
+    for again in (row, row._replace(accum_nav=None), row._replace(daily_return=None)):
+        assert reasons([again], [nav(MON, 1.0)], stored=stored) == [""]
+    assert reasons([row], [nav(MON, 1.0)]) == ["return_limit"]
+    # with other values beside it, or an event, it is judged as any
+    for new in (row._replace(accum_nav=3.1), row._replace(daily_return=99.0), row._replace(dividend=0.1)):
+        assert reasons([new], [nav(MON, 1.0)], stored=stored) != [""]
+
+
+def test_a_row_somebody_vouches_for_is_held_by_no_rule() -> None:
+    rows = [nav(MON, 1.0), nav(TUE, 2.0, 1.0), nav(WED, 4.0, 1.0)]
+    assert reasons(rows)[1] != ""
+    assert reasons(rows, released=frozenset({2}))[1] == ""
+
+
 def test_the_published_return_has_the_same_limit() -> None:
     # first row of a fund: 25 % * sqrt(5) = 55.9 %
     assert reasons([nav(MON, 1.0, 55.8)]) == [""]
@@ -196,13 +393,40 @@ def test_the_published_return_has_the_same_limit() -> None:
     assert reasons([nav(MON, 1.0, -56.0)]) == ["return_limit"]
 
 
-def test_accum_vs_unit() -> None:
-    before = nav(MON, 1.0001, None, 1.0001)
-    # accumulated over unit from 1.0000 to 1.2999 and to 1.3001; the limit is 1.3
-    assert reasons([before, nav(TUE, 1.0001, 0.0, 1.3)]) == ["", ""]
-    assert reasons([before, nav(TUE, 1.0001, 0.0, 1.3002)]) == ["", "accum_vs_unit"]
-    assert reasons([before, nav(TUE, 1.0001, 0.0, 0.7694)]) == ["", ""]
-    assert reasons([before, nav(TUE, 1.0001, 0.0, 0.7692)]) == ["", "accum_vs_unit"]
+ACCUM = THRESHOLDS.accum_tolerance
+
+
+@pytest.mark.parametrize(
+    ("published", "off", "reason"),
+    [
+        (1.0, 0.99 * ACCUM, ""),
+        (1.0, 1.01 * ACCUM, "accum_vs_unit"),
+        (1.0, -0.99 * ACCUM, ""),
+        (1.0, -1.01 * ACCUM, "accum_vs_unit"),
+        # without a return nothing else tells of a dividend: then rounding alone is allowed, 4 * 0.00005 / 1.0
+        (None, 0.00019, ""),
+        (None, 0.00021, "accum_vs_unit"),
+        (0.0, -0.00021, "accum_vs_unit"),
+    ],
+)
+def test_accum_vs_unit(published: float | None, off: float, reason: str) -> None:
+    # both from 1.0001, the unit NAV by 0.0100 or not at all
+    unit = 1.0101 if published == 1.0 else 1.0001
+    row = nav(TUE, unit, published, unit + off * 1.0001)
+    assert reasons([nav(MON, 1.0001, None, 1.0001), row]) == ["", reason]
+
+
+def test_a_basis_of_the_accumulated_nav_that_two_rows_keep_is_believed() -> None:
+    rows = [
+        nav(MON, 1.0001, None, 1.0001),
+        nav(TUE, 1.0101, 1.0, 1.5101),
+        nav(WED, 1.0202, 1.0, 1.5202),
+        nav(THU, 1.0304, 1.0, 1.5304),
+    ]
+    assert reasons(rows) == [""] * 4
+    assert reasons(rows[:3]) == ["", "accum_vs_unit", ""]
+    # back on the old basis on Thursday
+    assert reasons([*rows[:3], rows[3]._replace(accum_nav=1.0304)])[1] == "accum_vs_unit"
 
 
 def test_accum_vs_unit_may_change_its_basis_in_a_split() -> None:
@@ -213,9 +437,12 @@ def test_accum_vs_unit_may_change_its_basis_in_a_split() -> None:
 
 
 def test_a_blank_accumulated_nav_is_no_finding() -> None:
+    found = verdicts([nav(MON, 1.0001, None, 1.5001), nav(TUE, 1.0001, 0.0), nav(WED, 1.0001, 0.0)])
+    assert counted(found, "accum_vs_unit") == (0, 0)
+    # and the next one is held against the one before it
     rows = [nav(MON, 1.0001, None, 1.5001), nav(TUE, 1.0001, 0.0), nav(WED, 1.0001, 0.0, 3.0)]
-    found = verdicts(rows)
-    assert [result.checked for result in found.results if result.rule_id == "accum_vs_unit"] == [0]
+    assert reasons(rows) == ["", "", "accum_vs_unit"]
+    assert reasons([*rows[:2], rows[2]._replace(accum_nav=1.5001)]) == ["", "", ""]
 
 
 def test_a_batch_without_rows() -> None:
@@ -231,27 +458,28 @@ def test_samples_name_fund_date_and_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "named"),
+    ("key", "new", "named"),
     [
-        ("factor = 1.3", "", "factor"),
-        ("share_of_last_batch = 0.9", "share_of_last_batch = 9", "share_of_last_batch = 9"),
-        ("share_quarantined = 0.01", "share_quarantined = -0.01", "share_quarantined = -0.01"),
-        ("stock = 25", 'stock = "a lot"', "a lot"),
-        ("other = 35", "", "other"),
-        ("[merge]", "[merge", "rules.toml"),
-        ("factor = 1.3", "factor = 1.0", "factor = 1 "),
-        ("bond = 15", "bond = 0", "bond = 0"),
-        ("share_quarantined_limit = 0.2", "share_quarantined_limit = 2", "share_quarantined_limit = 2"),
-        ("share_quarantined_limit = 0.2", "", "share_quarantined_limit"),
-        ("yield_7d = 40       # percent a year", "yield_7d = 0", "money.yield_7d = 0"),
-        ("yield_7d = 40       # percent a year", "", "yield_7d"),
-        ("bond = 15", "bonds = 15", "bonds"),
+        ("accum_tolerance", "", "accum_tolerance"),
+        ("share_of_last_batch", "share_of_last_batch = 9", "share_of_last_batch = 9"),
+        ("share_quarantined", "share_quarantined = -0.01", "share_quarantined = -0.01"),
+        ("stock", 'stock = "a lot"', "a lot"),
+        ("other", "", "other"),
+        ("clone_rows", "clone_rows = 0", "peers.clone_rows = 0"),
+        ("bond", "bond = 0", "bond = 0"),
+        ("share_quarantined_limit", "share_quarantined_limit = 2", "share_quarantined_limit = 2"),
+        ("share_quarantined_limit", "", "share_quarantined_limit"),
+        ("yield_7d", "yield_7d = 0", "money.yield_7d = 0"),
+        ("yield_7d", "", "yield_7d"),
+        ("bond", "bonds = 15", "bonds"),
+        ("bond", "[bond", "rules.toml"),
     ],
 )
-def test_wrong_thresholds_are_refused(tmp_path: Path, old: str, new: str, named: str) -> None:
-    assert RULES_TEXT.count(f"\n{old}\n") == 1
+def test_wrong_thresholds_are_refused(tmp_path: Path, key: str, new: str, named: str) -> None:
+    text, found = re.subn(rf"(?m)^{key} = .*$", new, RULES_TEXT)
+    assert found == 1
     path = tmp_path / "rules.toml"
-    path.write_text(RULES_TEXT.replace(f"\n{old}\n", f"\n{new}\n"), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigurationError) as caught:
         load_thresholds(path)
     assert named in str(caught.value)

@@ -229,3 +229,21 @@ def test_a_child_gets_this_environment_with_some_settings_replaced(monkeypatch: 
     monkeypatch.setenv("NAVKEEPER_HEALTH_PORT", "6001")
     child = environment_with(health_port=6002)
     assert (child["NAVKEEPER_LANGUAGE"], child["NAVKEEPER_HEALTH_PORT"]) == ("en", "6002")
+
+
+def test_benchmarks_are_codes_between_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().benchmarks == ("000300", "000985")
+    monkeypatch.setenv("NAVKEEPER_BENCHMARKS", "000300, 399001")
+    assert load_settings().benchmarks == ("000300", "399001")
+    monkeypatch.setenv("NAVKEEPER_BENCHMARKS", "")
+    assert load_settings().benchmarks == ()
+    monkeypatch.setenv("NAVKEEPER_BENCHMARKS", "sh000300")
+    with pytest.raises(ConfigurationError, match=r"NAVKEEPER_BENCHMARKS = 'sh000300' .*six digits"):
+        load_settings()
+
+
+def test_a_token_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAVKEEPER_TUSHARE_TOKEN", "s3cr3t/t0ken")
+    settings = load_settings()
+    assert settings.secrets() == ["s3cr3t/t0ken", "s3cr3t%2Ft0ken"]
+    assert "s3cr3t" not in repr(settings)

@@ -34,7 +34,7 @@ if "scheduler.runner" in sys.orig_argv:
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    return simulated_market(40, date(2025, 8, 1), DAY + timedelta(days=7), 7, library_sessions())
+    return simulated_market(40, date(2025, 8, 1), DAY + timedelta(days=7), 5, library_sessions())
 
 
 @pytest.fixture

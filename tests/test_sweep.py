@@ -33,12 +33,13 @@ from scheduler import run_store, tasks
 from scheduler.job import RunStatus
 from scheduler.tasks import sweep_obstacle
 from tests.daemon import DaemonProcess, at, until
-from tests.example_batch import TUE, nav
+from tests.example_batch import THRESHOLDS, TUE, nav
 from tests.nights import Nights
 from tests.test_pipeline import dump, process, stage
 
 EVE, DAY, AFTER = date(2025, 11, 26), date(2025, 11, 27), date(2025, 11, 28)  # Wednesday to Friday
 FUNDS = 120
+SMALL = THRESHOLDS.revision_small / 100  # a correction that needs no proof
 NAV_TABLES = (fund_nav, money_fund_yield, fund_nav_revision, quarantine, rule_result, nav_batch, tmp_fund_nav)
 SENTINEL = -7  # in nav_count of metrics that nobody calculated again
 
@@ -59,6 +60,7 @@ def nights(engine: Engine, standin: StandinServer, monkeypatch: pytest.MonkeyPat
     """The evening of EVE is stored to the last fund."""
     monkeypatch.setenv("NAVKEEPER_EASTMONEY_FUND_URL", standin.url)
     monkeypatch.setenv("NAVKEEPER_EASTMONEY_API_URL", standin.url)
+    monkeypatch.setenv("NAVKEEPER_EASTMONEY_QUOTE_URL", standin.url)
     monkeypatch.setenv("NAVKEEPER_REQUESTS_PER_SECOND", "1000")
     found = Nights(engine, standin, at(EVE, 12))
     for job in ("collect", "validate"):
@@ -140,7 +142,8 @@ def test_a_sweep_without_news_reads_and_writes_nothing_else(nights: Nights, stan
     assert len(nights.rows(job_run)) == runs + 1
     # the open-end and the exchange-traded rank, the money funds', the fund list
     asked = {path.rpartition("/")[2]: count for path, count in standin.requests.items()}
-    assert asked == {"rankhandler.aspx": 2, "GetHbRankList": 1, "fundcode_search.js": 1}
+    lists = {"GetHbRankList": 1, "fundcode_search.js": 1, "Fund_JJJZ_Data.aspx": 1}
+    assert asked == {"rankhandler.aspx": 2, **lists}
 
 
 def test_a_sweep_knows_what_the_sweeps_before_it_have_brought(nights: Nights, market: Market) -> None:
@@ -157,33 +160,30 @@ def test_a_sweep_knows_what_the_sweeps_before_it_have_brought(nights: Nights, ma
     ]
 
 
-def a_correction(market: Market, day: date) -> tuple[str, float, dict[str, float]]:
-    """A fund, its NAV of the day, and by what a cent more is published: NAV, accumulated NAV, return."""
+def a_correction(market: Market, day: date, share: float) -> tuple[str, float, dict[str, float]]:
+    """A fund, its NAV of the day, and what is published when that was too low by this share of it."""
     for fund, code in enumerate(fund.code for fund in market.funds if not fund.money):
         rows = range(int(market.offsets[fund]), int(market.offsets[fund + 1]))
         [row] = [row for row in rows if iso_dates(market.dates[[row]])[0] == str(day)] or [rows[0]]
-        if (
-            row > rows[0]
-            and row not in market.events
-            and market.daily_return[row] == market.daily_return[row]
-        ):
+        published = market.daily_return[row] == market.daily_return[row]
+        if row > rows[0] and row not in market.events and published:
             old = float(market.unit_nav[row])
-            new = round(old + 0.01, 4)
+            new = round(old * (1 + share), 4)
             percent = round((new / float(market.unit_nav[row - 1]) - 1) * 100, 2)
-            accum = round(float(market.accum_nav[row]) + 0.01, 4)
+            accum = round(float(market.accum_nav[row]) + new - old, 4)
             return code, old, {"unit_nav": new, "accum_nav": accum, "daily_return": percent}
     raise AssertionError("no such fund")
 
 
-def test_a_correction_is_a_revision_and_so_is_taking_it_back(
+def test_a_small_correction_is_a_revision_and_so_is_taking_it_back(
     nights: Nights, market: Market, standin: StandinServer
 ) -> None:
     nights.night(DAY, published_at=23)
-    code, old, values = a_correction(market, DAY)
+    code, old, values = a_correction(market, DAY, SMALL * 0.8)
     standin.add_fault("revised", fund_code=code, date=str(DAY), **values)
     assert nights.do("sweep", DAY, 23, 10).record_count == 1
     [revision] = nights.rows(fund_nav_revision)
-    assert (revision.fund_code, revision.nav_date, revision.reason) == (code, DAY, "changed")
+    assert (revision.fund_code, revision.nav_date, revision.reason) == (code, DAY, "small")
     assert (revision.old_unit_nav, revision.new_unit_nav) == (old, values["unit_nav"])
     [metrics] = waiting_metrics(nights)
     assert json.loads(metrics.params) == {"fund_codes": [code]}
@@ -194,11 +194,24 @@ def test_a_correction_is_a_revision_and_so_is_taking_it_back(
     assert (stored.unit_nav, len(nights.rows(fund_nav_revision))) == (old, 2)
 
 
+def test_a_large_correction_waits_where_the_old_value_was_proved(
+    nights: Nights, market: Market, standin: StandinServer
+) -> None:
+    nights.night(DAY, published_at=23)
+    code, old, values = a_correction(market, DAY, SMALL * 1.5)
+    standin.add_fault("revised", fund_code=code, date=str(DAY), **values)
+    assert nights.do("sweep", DAY, 23, 10).reason == "1 of 1 new rows quarantined"
+    [held] = nights.rows(quarantine)
+    assert (held.fund_code, held.unit_nav, held.reasons) == (code, values["unit_nav"], "revision")
+    [stored] = nights.rows(fund_nav, fund_nav.c.fund_code == code, fund_nav.c.nav_date == DAY)
+    assert (stored.unit_nav, nights.rows(fund_nav_revision)) == (old, [])
+
+
 def test_a_bad_row_is_quarantined_once_and_changes_no_metrics(
     nights: Nights, market: Market, standin: StandinServer
 ) -> None:
     nights.night(DAY, published_at=23)
-    code, old, _values = a_correction(market, DAY)
+    code, old, _values = a_correction(market, DAY, SMALL)
     standin.add_fault("revised", fund_code=code, date=str(DAY), unit_nav=round(old * 10, 4))
     end = nights.do("sweep", DAY, 23, 10)
     assert (end.status, end.record_count, end.reason) == (RunStatus.SUCCESS, 0, "1 of 1 new rows quarantined")
@@ -349,18 +362,20 @@ def test_a_back_fill_that_was_declared_dead_writes_no_more(
     assert nights.run(run_id).status == "INTERRUPTED"
 
 
-def test_a_back_fill_that_dies_between_staging_and_merging_merges_nothing(nights: Nights) -> None:
+def test_a_back_fill_that_dies_between_judging_and_merging_merges_nothing(nights: Nights) -> None:
     run_id = nights.queue("backfill", DAY, start="2025-11-03", end=str(EVE))
-    claim, before = nights.claim(run_id), nights.rows(fund_nav)
+    claim, before = nights.claim(run_id), everything(nights)
+    fetched: list[bool] = []
 
     def clock() -> datetime:
-        if nights.rows(nav_batch)[-1].status == "STAGED" and nights.run(run_id).status == "RUNNING":
+        if True in fetched and nights.run(run_id).status == "RUNNING":
             nights.lose(run_id)
         return nights.now
 
     nights.clock = clock
-    assert nights.work_on(run_id, claim).status is RunStatus.FAILED
-    assert (nights.rows(nav_batch)[-1].status, nights.rows(fund_nav)) == ("STAGED", before)
+    end = nights.work_on(run_id, claim, lambda done, total, *_rest: fetched.append(done == total))
+    assert (end.status, str(end.reason)[:12]) == (RunStatus.FAILED, "claim_lost: ")
+    assert everything(nights) == before
     assert nights.run(run_id).status == "INTERRUPTED"
 
 

@@ -14,6 +14,9 @@ RANK = "/data/rankhandler.aspx"
 MONEY = "/FundRank/GetHbRankList"
 LSJZ = "/f10/lsjz"
 FUND_LIST = "/js/fundcode_search.js"
+STATUS = "/Data/Fund_JJJZ_Data.aspx"
+EVENTS = "/Data/funddataIndex_Interface.aspx"
+KLINE = "/api/qt/stock/kline/get"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -53,7 +56,7 @@ class Upstream(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.lock = threading.Lock()
-        self.routes: dict[str, object] = {}
+        self.routes: dict[str, object] = {STATUS: status_reply([], 0)}
         self.seen: list[tuple[str, dict[str, str]]] = []
         self.headers: list[dict[str, str]] = []
 
@@ -70,7 +73,7 @@ class Upstream(ThreadingHTTPServer):
 
 def make_source(url: str, pauses: list[float] | None = None, **options: object) -> EastmoneySource:
     sleep = (pauses if pauses is not None else []).append
-    return EastmoneySource(url, url, sleep=sleep, **({"requests_per_second": 1e6} | options))  # type: ignore[arg-type]
+    return EastmoneySource(url, url, url, sleep=sleep, **({"requests_per_second": 1e6} | options))  # type: ignore[arg-type]
 
 
 def answers(*replies: object) -> Callable[[Handler, dict[str, str]], object]:
@@ -108,6 +111,28 @@ def page_of(code: str) -> bytes:
         f'var fS_code = "{code}";var Data_netWorthTrend = {json.dumps(navs)};'
         f"var Data_ACWorthTrend = {json.dumps(accums)};"
     ).encode()
+
+
+def status_reply(rows: list[tuple[str, str, str]], total: int) -> bytes:
+    entries = [
+        [
+            code,
+            "某基金",
+            "混合型",
+            "1.0",
+            "03-27",
+            purchase,
+            redemption,
+            "",
+            "10.0",
+            "1e11",
+            "1.0",
+            "1",
+            "0.15%",
+        ]
+        for code, purchase, redemption in rows
+    ]
+    return f'var reData={{datas:{json.dumps(entries)},record:"{total}",pages:"1",curpage:"1"}}'.encode()
 
 
 def ranks(upstream: Upstream, open_end: object = None, traded: object = None, money: object = None) -> None:

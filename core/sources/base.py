@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 
 class NavRow(NamedTuple):
@@ -30,12 +30,35 @@ class NavRow(NamedTuple):
 
 
 class FundInfo(NamedTuple):
-    """One fund as the fund list describes it; `fund_type` in the publisher's own words (混合型-灵活)."""
+    """One fund as the lists describe it; `fund_type`, `purchase` and `redemption` in the publisher's own words.
+
+    None where the source does not say: such a blank never takes the place of what is known.
+    """
 
     fund_code: str
     fund_name: str
-    fund_type: str
+    fund_type: str  # 混合型-灵活
     pinyin: str = ""
+    inception: date | None = None
+    purchase: str | None = None  # 开放申购, 限大额, 暂停申购, 认购期, 封闭期, 场内交易, …
+    redemption: str | None = None  # 开放赎回, 暂停赎回, 封闭期, 场内交易, …
+
+
+class EventNotice(NamedTuple):
+    """A dividend or split as a list of such events names it, apart from any NAV."""
+
+    fund_code: str
+    ex_date: date
+    kind: Literal["dividend", "split"]
+    value: float  # cash per pre-event share, or shares after for one before
+
+
+class IndexClose(NamedTuple):
+    """The close of an index on one trading day, in points."""
+
+    index_code: str
+    trade_date: date
+    close: float
 
 
 class Source(Protocol):
@@ -65,7 +88,22 @@ class Source(Protocol):
     def histories(
         self, fund_codes: list[str], start: date | None = None, end: date | None = None
     ) -> Iterator[tuple[str, list[NavRow]]]:
-        """`history` of many funds, as they arrive; a fund the source does not know yields no rows."""
+        """`history` of many funds, as they arrive; a fund the source does not know yields no rows.
+
+        A fund that could not be had, while others could, is left out.
+        """
+
+    def events(self, since: date, until: date) -> list[EventNotice] | None:
+        """Dividends and splits with an ex-date from `since` on, asked for up to `until`, each once.
+
+        Those announced for later than `until` may be among them. None where the source has no such list.
+        """
+
+    def index_closes(self, index_code: str, since: date | None, until: date) -> list[IndexClose] | None:
+        """Closes of an index from `since` (None: its first) to `until`, oldest first.
+
+        None where the source has no indices. Raises `UnknownFund` for an index that it does not know.
+        """
 
     def close(self) -> None:
         """Give back connections."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.errors import SourceChanged, UnknownFund, UsageError
-from core.sources.base import FundInfo, NavRow
+from core.sources.base import EventNotice, FundInfo, IndexClose, NavRow
 from core.sources.date_range import in_range, selected
 from core.sources.event_text import parse_event_text
 from core.sources.text_values import MISSING, FieldError, is_fund_code, parse_date, parse_number
@@ -147,6 +147,14 @@ class FilesSource:
             yield code, selected(unpackable.get(code, []) + rows, start, end)
         if "" in unpackable:
             yield "", unpackable[""]
+
+    def events(self, _since: date, _until: date) -> list[EventNotice] | None:
+        """None: in files dividends and splits stand beside the NAVs."""
+        return None
+
+    def index_closes(self, _index_code: str, _since: date | None, _until: date) -> list[IndexClose] | None:
+        """None: files of index closes are given to the task collect_reference."""
+        return None
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -89,3 +89,11 @@ def parse_date(field: str, text: str) -> date | None:
     if value is None:
         raise FieldError(field, f"{text[:40]!r} is no date")
     return value
+
+
+def is_date(text: str) -> bool:
+    """True for a text that `parse_date` takes for a date."""
+    try:
+        return parse_date("", text) is not None
+    except FieldError:
+        return False

@@ -25,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="simulated: the same seed gives the same market")
     parser.add_argument("--data", type=Path, help="recorded: parquet file of NAVs")
     parser.add_argument("--fund-list", type=Path, help="recorded: CSV with names and types")
+    parser.add_argument("--index", type=Path, help="recorded: folder of index CSVs (CODE.csv: date, close)")
     parser.add_argument(
         "--publish-time",
         type=time.fromisoformat,
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _market(options: argparse.Namespace) -> Market:
     if options.market == "recorded":
-        return recorded_market(options.data, options.publish_time, options.fund_list)
+        return recorded_market(options.data, options.publish_time, options.fund_list, options.index)
     import exchange_calendars
 
     calendar = exchange_calendars.get_calendar("XSHG")

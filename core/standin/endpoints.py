@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from core.standin import formats
-from core.standin.faults import Fault, cut_rows, damage_page
+from core.standin.faults import Fault, cut_rows, damage_page, page_size
 from core.standin.market import View, iso_dates
 
 BOM = "\ufeff"
@@ -55,6 +55,7 @@ def _number(query: Query, name: str, default: int) -> int:
 
 
 def _page(rows: list[str], page: int, size: int, fault: Fault | None) -> list[str]:
+    size = page_size(size, fault)
     return damage_page(rows[(page - 1) * size : page * size], fault)
 
 
@@ -66,7 +67,10 @@ def _jsonp(query: Query, body: str) -> Reply:
 def rank(view: View, query: Query, fault: Fault | None) -> Reply:
     """rankhandler.aspx: dt=kf open-end funds (ft: kind), dt=fb exchange-traded ones."""
     traded = query.get("dt") == "fb"
-    rows = view.rendered("fb" if traded else "kf", lambda v: formats.rank_rows(v, traded))
+    if fault is not None and fault.kind == "money_in_rank":
+        rows = formats.rank_rows(view, traded, money=True)
+    else:
+        rows = view.rendered("fb" if traded else "kf", lambda v: formats.rank_rows(v, traded))
     types = {fund.code: fund.fund_type for fund in view.market.funds}
 
     def of_kind(kind: str) -> list[str]:
@@ -121,7 +125,7 @@ def lsjz(view: View, query: Query, fault: Fault | None) -> Reply:
     if asked >= LSJZ_REFUSES:
         return _jsonp(query, formats.LSJZ_TOO_MANY)
     page, size = _number(query, "pageIndex", 1), min(asked, LSJZ_CAP)
-    fund = view.known(query.get("fundCode", ""))
+    fund = view.known(_shown_code(query.get("fundCode", ""), fault))
     if fund is None:
         return _jsonp(query, formats.lsjz_page([], 0, page, size, "", money=False))
     rows = view.rows(fund)
@@ -129,6 +133,7 @@ def lsjz(view: View, query: Query, fault: Fault | None) -> Reply:
     first, last = query.get("startDate", ""), query.get("endDate", "") or "9999"
     rows = rows[(days >= first) & (days <= last)][::-1]
     total = rows.size if fault is None else len(cut_rows([""] * rows.size, fault))
+    size = page_size(size, fault)
     shown = rows[:total][(page - 1) * size : page * size]
     texts = damage_page(formats.lsjz_rows(view, fund, shown), fault)
     about = view.market.funds[fund]
@@ -137,7 +142,7 @@ def lsjz(view: View, query: Query, fault: Fault | None) -> Reply:
 
 def fund_page(view: View, code: str, fault: Fault | None) -> Reply:
     """pingzhongdata/{code}.js: one fund's whole history; an HTML 404 for an unknown code."""
-    fund = view.known(code)
+    fund = view.known(_shown_code(code, fault))
     if fund is None:
         return Reply(NOT_FOUND, HTML, 404)
     rows = view.rows(fund)
@@ -145,7 +150,15 @@ def fund_page(view: View, code: str, fault: Fault | None) -> Reply:
     first = formats.pair_rows(view, rows, "unit_nav") if money else formats.trend_rows(view, rows)
     second = cut_rows(formats.pair_rows(view, rows, "accum_nav"), fault)
     first = damage_page(cut_rows(first, fault), fault)
-    return Reply(BOM + formats.fund_page(view, fund, first, second), SCRIPT)
+    text = formats.fund_page(view, fund, first, second)
+    if fault is not None and fault.options.get("echo"):
+        text = text.replace(f'fS_code = "{view.market.funds[fund].code}"', f'fS_code = "{code}"')
+    return Reply(BOM + text, SCRIPT)
+
+
+def _shown_code(asked: str, fault: Fault | None) -> str:
+    """The fund whose rows are shown to who asks for a code."""
+    return str(fault.options.get("fund_code")) if fault is not None and fault.kind == "clone" else asked
 
 
 def fund_list(view: View, _query: Query, fault: Fault | None) -> Reply:
@@ -169,6 +182,15 @@ def events(view: View, query: Query, fault: Fault | None) -> Reply:
     return Reply(formats.event_page(shown, len(rows), page, EVENTS_PER_PAGE, prefix))
 
 
+def kline(view: View, query: Query, fault: Fault | None) -> Reply:
+    """push2his kline/get: daily closes of an index (secid=1.000300) from `beg` to `end`."""
+    market, _, code = query.get("secid", "").partition(".")
+    rows = formats.kline(view, code, query.get("beg", "0"), query.get("end", "20500101"))
+    if rows is None:
+        return Reply(formats.NO_KLINE, JSON)
+    return Reply(formats.kline_page(view, code, market, damage_page(cut_rows(rows, fault), fault)), JSON)
+
+
 ENDPOINTS: dict[str, Callable[[View, Query, Fault | None], Reply]] = {  # paths in lower case
     "/data/rankhandler.aspx": rank,
     "/data/fund_jjjz_data.aspx": status,
@@ -176,6 +198,7 @@ ENDPOINTS: dict[str, Callable[[View, Query, Fault | None], Reply]] = {  # paths 
     "/f10/lsjz": lsjz,
     "/data/funddataindex_interface.aspx": events,
     "/js/fundcode_search.js": fund_list,
+    "/api/qt/stock/kline/get": kline,
 }
 NEED_REFERER = ("/data/rankhandler.aspx", "/fundrank/gethbranklist", "/f10/lsjz")
 PAGES = "/pingzhongdata/"

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from core.standin.formats import compact
 
@@ -24,10 +25,19 @@ KINDS = {
     "empty_frame": "a well-formed reply without any row",
     "thin": "a well-formed reply of the first ten rows only",
     "late": "publication of `fund_codes` (default: all) is `hours` later, until the faults are deleted",
+    "blank": "every row of a listing without its NAVs",
+    "page_cap": "at most `rows` rows a page, whatever was asked for; the total stays",
+    "clone": "one fund's rows, those of `fund_code`, whichever was asked for; with `echo` under the code asked for",
+    "money_in_rank": "money funds in the open-end rank too, their income as unit NAV",
+    "code": "Tushare's error `code` with the message `msg`",
+    "status": "`fund_codes` (default: all) have the words `purchase` and `redemption`",
+    "delisted": "`fund_codes` are in no list any more, only on their own pages",
+    "no_accum": "`fund_codes` (default: all) have no accumulated NAV",
     "revised": "`fund_code` on `date` has `unit_nav`, `accum_nav` or `daily_return` of these values",
 }
-MARKET_KINDS = ("late", "revised")
+MARKET_KINDS = ("late", "revised", "status", "delisted", "no_accum")
 THIN_ROWS = 10
+T = TypeVar("T")
 NAV_COLUMN = 4
 NAV_KEYS = ("y", "DWJZ")
 HTML_PAGE = (
@@ -96,7 +106,7 @@ class FaultList:
             ]
 
 
-def cut_rows(rows: list[str], fault: Fault | None) -> list[str]:
+def cut_rows(rows: list[T], fault: Fault | None) -> list[T]:
     """All rows of a reply as a fault leaves them; the total follows."""
     if fault is None:
         return rows
@@ -111,7 +121,25 @@ def damage_page(rows: list[str], fault: Fault | None) -> list[str]:
         return rows[: len(rows) - max(1, len(rows) // 10)]
     if fault.kind in ("extra_column", "missing_column"):
         return [_change_columns(row, fault) for row in rows]
+    if fault.kind == "blank":
+        return [_without_values(row) for row in rows]
     return rows
+
+
+def page_size(asked: int, fault: Fault | None) -> int:
+    """How many rows a page really has."""
+    cap = fault.options.get("rows") if fault is not None and fault.kind == "page_cap" else None
+    return min(asked, cap) if isinstance(cap, int) else asked
+
+
+def _without_values(row: str) -> str:
+    fields = json.loads(row)
+    if isinstance(fields, dict):
+        return compact(fields | dict.fromkeys(("DWJZ", "LJJZ"), ""))
+    if isinstance(fields, str):
+        cells = fields.split(",")
+        return compact(",".join([*cells[:NAV_COLUMN], "", "", *cells[NAV_COLUMN + 2 :]]))
+    return row
 
 
 def _change_columns(row: str, fault: Fault) -> str:

@@ -59,17 +59,21 @@ def fund_list_rows(view: View) -> list[str]:
 
 
 def _listed(view: View) -> list[int]:
-    return [i for i in view.market.by_code if view.latest[i] >= 0]
+    gone = view.altered.delisted
+    funds = view.market.funds
+    return [i for i in view.market.by_code if view.latest[i] >= 0 and funds[i].code not in gone]
 
 
-def rank_rows(view: View, exchange: bool) -> list[str]:
+def rank_rows(view: View, exchange: bool, money: bool = False) -> list[str]:
     """rankhandler rows as JSON strings: 25 fields for open-end funds (dt=kf), 23 for traded ones (dt=fb).
 
     The rows of traded funds have no daily return and end with the fund type, so their columns are
-    not the open-end ones (AKShare's fund_exchange_rank_em reads them so).
+    not the open-end ones (AKShare's fund_exchange_rank_em reads them so). `money` adds money funds,
+    where they do not belong.
     """
     market = view.market
-    funds = [i for i in _listed(view) if market.funds[i].exchange is exchange and not market.funds[i].money]
+    kind = [i for i in _listed(view) if market.funds[i].exchange is exchange]
+    funds = [i for i in kind if money or not market.funds[i].money]
     last = view.latest[np.array(funds, dtype=np.int64)]
     firsts = market.offsets[np.array(funds, dtype=np.int64)]
     table = zip(
@@ -114,10 +118,46 @@ def status_rows(view: View) -> list[str]:
     rows = []
     for i, day, value in table:
         fund = market.funds[i]
-        states = ("场内交易", "场内交易") if fund.exchange else ("开放申购", "开放赎回")
+        states = _states(view, i, int(view.latest[i]))
         start = [fund.code, fund.name, fund.fund_type, nav_text(value), day[5:], *states]
         rows.append(compact([*start, "", "10.0", UNLIMITED, "1.0", "1", "0.15%"]))
     return rows
+
+
+def _states(view: View, fund: int, row: int) -> tuple[str, str]:
+    """Purchase and redemption of a fund on the day of its newest row."""
+    about = view.market.funds[fund]
+    if about.code in view.altered.statuses:
+        return view.altered.statuses[about.code]
+    if view.market.dates[row] < view.market.opens.get(fund, 0):
+        return "封闭期", "封闭期"
+    return ("场内交易", "场内交易") if about.exchange else ("开放申购", "开放赎回")
+
+
+def kline(view: View, code: str, first: str, last: str) -> list[str] | None:
+    """Rows `"2015-01-05,3641.54"` of an index from `first` to `last` (YYYYMMDD); None for an unknown one."""
+    found = view.index_closes(code)
+    if found is None:
+        return None
+    days = iso_dates(found[0])
+    return [
+        f'"{day},{close:.2f}"'
+        for day, close in zip(days, found[1].tolist(), strict=True)
+        if first <= day.replace("-", "") <= last
+    ]
+
+
+def kline_page(view: View, code: str, market: str, rows: list[str]) -> str:
+    """The JSON around K-line rows."""
+    name = compact(view.market.indices[code].name)
+    return (
+        '{"rc":0,"rt":17,"svr":181669437,"lt":1,"full":0,"dlmkts":"",'
+        f'"data":{{"code":"{code}","market":{market},"name":{name},"decimal":2,'
+        f'"dktotal":{len(rows)},"klines":[{",".join(rows)}]}}}}'
+    )
+
+
+NO_KLINE = '{"rc":100,"rt":17,"svr":181669437,"lt":1,"full":0,"dlmkts":"","data":null}'
 
 
 def status_page(view: View, rows: list[str], total: int, page: int, size: int, variable: str) -> str:

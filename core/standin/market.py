@@ -43,6 +43,17 @@ class Event(NamedTuple):
     text: str
 
 
+class Index(NamedTuple):
+    """An index: its closes in points, known from `INDEX_MINUTE` (Shanghai) of each day on."""
+
+    name: str
+    dates: Days
+    closes: Floats
+
+
+INDEX_MINUTE = 15 * 60 + 30
+
+
 @dataclass(frozen=True, eq=False)
 class Market:
     """Rows of all funds, one after the other; the rows of fund i are `offsets[i]:offsets[i + 1]`.
@@ -63,6 +74,8 @@ class Market:
     visible_at: Minutes
     events: dict[int, Event] = field(default_factory=dict)  # row -> event
     span_starts: dict[int, int] = field(default_factory=dict)  # row -> first day its income sums
+    opens: dict[int, int] = field(default_factory=dict)  # fund -> the first day after its closed period
+    indices: dict[str, Index] = field(default_factory=dict)  # by code
 
     @cached_property
     def index_of(self) -> dict[str, int]:
@@ -88,26 +101,38 @@ class Market:
 Revision = Mapping[str, float]  # column -> value published instead
 
 
+@dataclass(frozen=True)
+class Altered:
+    """What the market faults have changed, by fund code or row."""
+
+    late: Mapping[str, int] = field(default_factory=dict)  # minutes
+    revised: Mapping[int, Revision] = field(default_factory=dict)
+    statuses: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # purchase and redemption
+    delisted: frozenset[str] = frozenset()  # in no list any more; the fund's own pages remain
+    without_accum: frozenset[str] = frozenset()
+
+
+UNALTERED = Altered()
+
+
 class View:
-    """What of a market is visible at `now`; `late` delays funds by minutes, `revised` replaces values.
+    """What of a market is visible at `now`, as far as it is not `altered`.
 
     Immutable; whole-market replies are rendered once per view and kept in it.
     """
 
-    def __init__(
-        self,
-        market: Market,
-        now: datetime,
-        late: Mapping[str, int] | None = None,
-        revised: Mapping[int, Revision] | None = None,
-    ) -> None:
+    def __init__(self, market: Market, now: datetime, altered: Altered = UNALTERED) -> None:
         if now.tzinfo is None:
             raise ValueError(f"now must carry a time zone, got {now.isoformat()}")
         self.market = market
         self.now = now
-        self.revised = dict(revised or {})
+        self.altered = altered
+        self.revised = dict(altered.revised)
         self._minute = int(now.timestamp() // 60)
-        self._late = {market.index_of[code]: minutes for code, minutes in (late or {}).items()}
+        self._late = {market.index_of[code]: minutes for code, minutes in altered.late.items()}
+        self._without_accum = np.array(
+            [market.index_of[code] for code in altered.without_accum], dtype=np.int64
+        )
         self._rendered: dict[str, list[str]] = {}
         self._lock = threading.Lock()
 
@@ -136,6 +161,15 @@ class View:
             newest[fund] = rows[-1] if rows.size else -1
         return newest
 
+    def index_closes(self, code: str) -> tuple[Days, Floats] | None:
+        """Days and closes of an index as far as they are known; None for a code there is none of."""
+        index = self.market.indices.get(code)
+        if index is None:
+            return None
+        minutes = index.dates.astype(np.int64) * MINUTES_PER_DAY - SHANGHAI_OFFSET_MINUTES + INDEX_MINUTE
+        shown = minutes <= self._minute
+        return index.dates[shown], index.closes[shown]
+
     def known(self, code: str) -> int | None:
         """Position of a fund with anything visible, None for other codes."""
         fund = self.market.index_of.get(code)
@@ -146,6 +180,9 @@ class View:
         found = getattr(self.market, column)[rows]
         if column == "daily_return":  # kept as float32: back to the two decimals it was published with
             found = np.round(found.astype(np.float64), 2)
+        if column == "accum_nav" and self._without_accum.size:
+            owners = np.searchsorted(self.market.offsets, rows, side="right") - 1
+            found = np.where(np.isin(owners, self._without_accum), np.nan, found)
         values: list[float] = found.tolist()
         if self.revised:
             for at, row in enumerate(rows.tolist()):

@@ -14,7 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from core.standin.market import MINUTES_PER_DAY, SHANGHAI_OFFSET_MINUTES, Days, Event, Floats, Fund, Market
+from core.standin.market import (
+    MINUTES_PER_DAY,
+    SHANGHAI_OFFSET_MINUTES,
+    Days,
+    Event,
+    Floats,
+    Fund,
+    Index,
+    Market,
+)
 
 DIVIDEND = re.compile(r"每份派现金([\d.]+)元")
 SPLIT = re.compile(r"每份基金(?:份额)?(?:折算|分拆)?([\d.]+)份")
@@ -31,13 +40,19 @@ OPTIONAL = (
 )
 
 
-def recorded_market(path: Path, publish_time: time = time(18, 0), fund_list: Path | None = None) -> Market:
+def recorded_market(
+    path: Path,
+    publish_time: time = time(18, 0),
+    fund_list: Path | None = None,
+    index_folder: Path | None = None,
+) -> Market:
     """The market of a parquet file; each row is published on its own date at `publish_time` (Shanghai).
 
     Columns fund_code, nav_date (YYYY-MM-DD), unit_nav and, where there, accum_nav,
     daily_return_pct (a fraction), purchase_status, redemption_status, dividend_text and board
     (exchange or otc). `fund_list` is a CSV with fund_code, pinyin_abbr, fund_name, fund_type,
-    pinyin_full. Raises KeyError for a missing column and OSError for a missing file.
+    pinyin_full; `index_folder` holds CSVs named after an index code, with date and close. Raises KeyError
+    for a missing column and OSError for a missing file.
     """
     columns = _columns(path)
     codes, dates = columns["fund_code"], _days(columns["nav_date"])
@@ -56,7 +71,18 @@ def recorded_market(path: Path, publish_time: time = time(18, 0), fund_list: Pat
         daily_return=_daily_returns(columns),
         visible_at=(dates * MINUTES_PER_DAY + publish_minute).astype(np.int32),
         events=_events(columns["dividend_text"]),
+        indices=_indices(index_folder) if index_folder is not None else {},
     )
+
+
+def _indices(folder: Path) -> dict[str, Index]:
+    found = {}
+    for path in sorted(folder.glob("*.csv")):
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = [(row["date"], float(row["close"])) for row in csv.DictReader(file)]
+        days = np.array([day for day, _ in rows], dtype="datetime64[D]").astype(np.int32)
+        found[path.stem] = Index(f"指数{path.stem}", days, np.array([close for _, close in rows]))
+    return found
 
 
 class Texts(NamedTuple):

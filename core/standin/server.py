@@ -10,21 +10,20 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-import numpy as np
-
+from core.standin import tushare
+from core.standin.alterations import ALTERATIONS
 from core.standin.endpoints import BOM, HTML, JSON, NEED_REFERER, Reply, answer, refusal
 from core.standin.faults import HTML_PAGE, MARKET_KINDS, Fault, FaultList, parse_fault
-from core.standin.market import Market, View
+from core.standin.market import UNALTERED, Market, View
 from core.standin.periods import EPOCH
 
 CONTROL = "/_standin/"
-REVISABLE = ("unit_nav", "accum_nav", "daily_return")
 STALL_POLL_SECONDS = 0.05
 
 
@@ -42,8 +41,7 @@ class StandinServer:
         self.requests: Counter[str] = Counter()
         self.faults = FaultList()
         self.released = threading.Event()  # set for ever on stop; replaced when faults are cleared
-        self._late: dict[str, int] = {}
-        self._revised: dict[int, dict[str, float]] = {}
+        self._altered = UNALTERED
         self._lock = threading.Lock()
         self.view = View(market, now or market.end)
         self._http = _HttpServer((host, port), self)
@@ -80,7 +78,7 @@ class StandinServer:
     def set_now(self, now: datetime) -> None:
         """Show what was published by `now`; raises ValueError for a naive datetime."""
         with self._lock:
-            self.view = View(self.market, now, self._late, self._revised)
+            self.view = View(self.market, now, self._altered)
 
     def add_fault(self, kind: str, **options: object) -> None:
         """Put a fault in force (see `faults.KINDS`); raises ValueError for options that make no sense."""
@@ -89,12 +87,8 @@ class StandinServer:
             self.faults.add(fault)
             return
         with self._lock:
-            if kind == "late":
-                self._late |= _late_minutes(self.market, fault)
-            else:
-                row, values = _revision(self.market, fault)
-                self._revised[row] = self._revised.get(row, {}) | values
-            self.view = View(self.market, self.view.now, self._late, self._revised)
+            self._altered = ALTERATIONS[kind](self._altered, self.market, fault)
+            self.view = View(self.market, self.view.now, self._altered)
 
     def clear_faults(self) -> None:
         """Take every fault out of force and let stalled requests go."""
@@ -102,7 +96,7 @@ class StandinServer:
         released, self.released = self.released, threading.Event()
         released.set()
         with self._lock:
-            self._late, self._revised = {}, {}
+            self._altered = UNALTERED
             self.view = View(self.market, self.view.now)
 
     def state(self) -> dict[str, object]:
@@ -118,35 +112,9 @@ class StandinServer:
             "last_date": date.fromordinal(int(market.dates.max()) + EPOCH).isoformat(),
             "requests": dict(self.requests),
             "faults": self.faults.describe(),
-            "late": dict(self._late),
-            "revised_rows": len(self._revised),
+            "late": dict(self._altered.late),
+            "revised_rows": len(self._altered.revised),
         }
-
-
-def _late_minutes(market: Market, fault: Fault) -> dict[str, int]:
-    codes, hours = fault.options.get("fund_codes"), fault.options.get("hours")
-    if not isinstance(hours, (int, float)):
-        raise ValueError(f"late needs hours as a number, got {hours!r}")
-    chosen = list(market.index_of) if codes is None else codes
-    if not isinstance(chosen, (list, tuple)) or not set(chosen) <= market.index_of.keys():
-        raise ValueError(f"late needs fund_codes as a list of codes of this market, got {codes!r}")
-    return {str(code): int(timedelta(hours=hours).total_seconds() // 60) for code in chosen}
-
-
-def _revision(market: Market, fault: Fault) -> tuple[int, dict[str, float]]:
-    code, day = fault.options.get("fund_code"), fault.options.get("date")
-    values = {k: float(v) for k, v in fault.options.items() if k in REVISABLE and isinstance(v, (int, float))}
-    if not values or code not in market.index_of or not isinstance(day, str):
-        raise ValueError(
-            f"revised needs fund_code, date and one of {', '.join(REVISABLE)}, got {fault.options}"
-        )
-    fund = market.index_of[str(code)]
-    low, high = int(market.offsets[fund]), int(market.offsets[fund + 1])
-    wanted = date.fromisoformat(day).toordinal() - EPOCH
-    found = low + int(np.searchsorted(market.dates[low:high], wanted))
-    if found == high or int(market.dates[found]) != wanted:
-        raise ValueError(f"fund {code} has no row on {day}")
-    return found, values
 
 
 class _HttpServer(ThreadingHTTPServer):
@@ -211,7 +179,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(*_damaged(reply, fault))
 
     def do_POST(self) -> None:
-        self._control(urlsplit(self.path).path.removeprefix(CONTROL))
+        path = urlsplit(self.path).path
+        if path.startswith(CONTROL):
+            self._control(path.removeprefix(CONTROL))
+            return
+        standin = self.server.standin
+        standin.requests[path] += 1
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = standin.faults.take(path)
+        if fault and fault.kind in ("stall", "reset"):
+            self._hang_up(fault.kind, standin.released)
+        else:
+            self._send(*_damaged(tushare.answer(standin.view, path, body, fault), fault))
 
     def do_DELETE(self) -> None:
         self._control(urlsplit(self.path).path.removeprefix(CONTROL))

@@ -17,6 +17,7 @@ from core.standin.market import (
     Event,
     Floats,
     Fund,
+    Index,
     Market,
     Minutes,
 )
@@ -47,6 +48,7 @@ class Columns(NamedTuple):
     visible_at: Minutes
     events: dict[int, Event]
     span_starts: dict[int, int]
+    opens: dict[int, int]  # fund of the block -> the first day after its closed period
 
 
 def simulated_market(funds: int, start: date, end: date, seed: int, sessions: Sequence[date]) -> Market:
@@ -71,12 +73,22 @@ def simulated_market(funds: int, start: date, end: date, seed: int, sessions: Se
         for low in range(0, len(chosen), BLOCK):
             block = chosen[low : low + BLOCK]
             if money:
-                parts.append(Columns(*money_columns(rng, len(block), days, calendar, last)))
+                parts.append(Columns(*money_columns(rng, len(block), days, calendar, last), {}))
             else:
                 kinds, traded = [types[i] for i in block], [listed[i].exchange for i in block]
                 parts.append(_nav_columns(rng, kinds, traded, days, calendar, factor))
     listed.sort(key=lambda fund: fund.money)  # the order in which the parts were made
-    return _joined(listed, parts)
+    return _joined(listed, parts, _indices(seed, days, factor))
+
+
+def _indices(seed: int, days: Days, factor: Floats) -> dict[str, Index]:
+    """The indices of a market: the factor all its funds follow, and a broader one with noise of its own."""
+    rng = np.random.default_rng([seed, 300])
+    broad = 0.9 * factor + 0.003 * rng.standard_normal(days.size)
+    return {
+        "000300": Index("模拟300", days, np.round(4000 * np.cumprod(1 + factor), 2)),
+        "000985": Index("模拟全指", days, np.round(5000 * np.cumprod(1 + broad), 2)),
+    }
 
 
 def _with_weekdays(calendar: Days) -> Days:
@@ -158,6 +170,7 @@ def _nav_columns(
         visible_at=_publication(rng, kinds, sessions, calendar)[published],
         events=flat_events,
         span_starts={},
+        opens={fund: int(days[k]) for fund, k in enumerate(opened.tolist()) if 0 < k < sessions},
     )
 
 
@@ -257,10 +270,11 @@ def _publication(rng: np.random.Generator, kinds: list[FundType], sessions: int,
     return instants
 
 
-def _joined(funds: list[Fund], parts: list[Columns]) -> Market:
+def _joined(funds: list[Fund], parts: list[Columns], indices: dict[str, Index]) -> Market:
     """One market of all parts."""
     sizes = np.concatenate([part.sizes for part in parts])
     starts = np.cumsum([0] + [part.dates.size for part in parts])
+    first_funds = np.cumsum([0] + [part.sizes.size for part in parts])
     return Market(
         kind="SIMULATED",
         funds=funds,
@@ -272,6 +286,8 @@ def _joined(funds: list[Fund], parts: list[Columns]) -> Market:
         visible_at=np.concatenate([part.visible_at for part in parts]),
         events=_shifted([part.events for part in parts], starts.tolist()),
         span_starts=_shifted([part.span_starts for part in parts], starts.tolist()),
+        opens=_shifted([part.opens for part in parts], first_funds.tolist()),
+        indices=indices,
     )
 
 

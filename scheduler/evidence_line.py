@@ -1,0 +1,266 @@
+"""`main.py quality`, `main.py quarantine …` and `main.py nav show …`: what may be typed, and what is done then.
+
+What does it is imported then: --help is there at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from scheduler.command_line import LARGEST_ID, as_date, as_number, printed
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from sqlalchemy import Engine
+
+    from config.settings import Settings
+    from scheduler.clock import Clock
+    from scheduler.listing import Record
+
+EXIT_CODES = "exit codes: 0 ok, 1 failed, 2 usage"
+RULE_KEYS = ("rule", "version", "severity", "checked", "failed", "samples")
+DECIDING = ("release", "reject")
+HELD_ON_SCREEN = 10
+SAMPLES_ON_SCREEN = 1
+NAVS_ON_SCREEN = 20  # where neither --from nor --to is given
+
+
+def as_code(text: str) -> str:
+    if not text.isprintable() or not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no fund code")
+    return text.strip()
+
+
+def as_instant(text: str) -> datetime:
+    """An instant; without an offset by Shanghai's clock."""
+    from core.trading_calendar import SHANGHAI
+
+    try:
+        found = datetime.fromisoformat(text) if len(text) > len("2026-01-05") else None
+    except ValueError:
+        found = None
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no instant; write it as 2026-01-05T20:00")
+    return found if found.tzinfo is not None else found.replace(tzinfo=SHANGHAI)
+
+
+def parse(action: str, words: list[str]) -> argparse.Namespace:
+    """The options of `quality`, `quarantine` or `nav show`. Ends the program as argparse does."""
+    parser = argparse.ArgumentParser(f"main.py {action}", allow_abbrev=False, epilog=EXIT_CODES)
+    {"quality": _quality, "quarantine": _quarantine, "nav show": _nav_show}[action](parser)
+    options = parser.parse_args(words)
+    if action == "quality" and options.json and options.html:
+        parser.error("give either --json or --html")
+    if action == "quality" and options.history and (options.html or options.date):
+        parser.error("--history looks at every date, and on the screen or as --json only")
+    if action == "quarantine" and options.word is None:
+        parser.error("say what to do: list, show, release or reject")
+    return options
+
+
+def _quality(parser: argparse.ArgumentParser) -> None:
+    parser.description = "What was checked, held back, corrected and missing in one night."
+    parser.add_argument(
+        "--date", type=as_date, metavar="YYYY-MM-DD", help="business date (default: the newest collected)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--html", action="store_true", help="write the report file, print its path")
+    parser.add_argument(
+        "--history",
+        action="store_true",
+        help="judge everything stored again, by today's rules; writes nothing",
+    )
+
+
+def _quarantine(parser: argparse.ArgumentParser) -> None:
+    parser.description = "The rows that failed a rule: kept with their reasons, merged only when released."
+    words = parser.add_subparsers(dest="word", metavar="WORD", title="what to do")
+
+    def word(name: str, text: str) -> argparse.ArgumentParser:
+        found: argparse.ArgumentParser = words.add_parser(
+            name, help=text, description=text, allow_abbrev=False, epilog=EXIT_CODES
+        )
+        found.add_argument("--json", action="store_true", help="print JSON, one object a line")
+        return found
+
+    listed = word("list", "the rows that are held, newest first")
+    listed.add_argument("--fund", type=as_code, metavar="CODE", help="only of this fund")
+    listed.add_argument("--date", type=as_date, metavar="YYYY-MM-DD", help="only of this NAV date")
+    listed.add_argument("--reason", type=as_code, metavar="RULE", help="only those that failed this rule")
+    listed.add_argument("--all", action="store_true", help="those released or rejected as well")
+    listed.add_argument(
+        "--limit", type=as_number(LARGEST_ID), default=20, metavar="N", help="the newest N (20)"
+    )
+    shown = word("show", "everything known of a row: reasons, neighbours, what other batches say")
+    shown.add_argument("ids", type=as_number(LARGEST_ID), nargs=1, metavar="ID")
+    for name, text in (
+        ("release", "believe these rows after all: they are merged"),
+        ("reject", "these rows are wrong for good: they are never merged, and no longer listed"),
+    ):
+        deciding = word(name, text)
+        deciding.add_argument("ids", type=as_number(LARGEST_ID), nargs="+", metavar="ID")
+        deciding.add_argument("--note", metavar="TEXT", help="why, for the record")
+        if name == "release":
+            deciding.add_argument(
+                "--without-event",
+                action="store_true",
+                help="do not book the dividend or split that is proposed for a row",
+            )
+
+
+def _nav_show(parser: argparse.ArgumentParser) -> None:
+    parser.description = "A fund's NAVs as they are stored, or as they were known at a moment."
+    parser.add_argument("code", type=as_code, metavar="CODE")
+    parser.add_argument("--from", dest="start", type=as_date, metavar="YYYY-MM-DD", help="first date")
+    parser.add_argument("--to", dest="end", type=as_date, metavar="YYYY-MM-DD", help="last date")
+    parser.add_argument(
+        "--as-of",
+        dest="instant",
+        type=as_instant,
+        metavar="INSTANT",
+        help="as known then, such as 2026-01-05T20:00 (Shanghai, unless an offset is given)",
+    )
+    parser.add_argument("--adjusted", action="store_true", help="with dividends reinvested, splits undone")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+
+
+def do(action: str, options: argparse.Namespace, settings: Settings) -> int:
+    """Do what was typed. Raises NavKeeperError."""
+    from scheduler.clock import clock_from
+    from scheduler.exit_codes import OK
+    from scheduler.overview import observer_engine
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    observer = observer_engine(settings.database_url())
+    if action == "quality":
+        _show_quality(options, settings, observer)
+    elif action == "nav show":
+        _show_navs(options, settings, observer)
+    elif options.word in DECIDING:
+        _decide(options, settings, observer, clock_from(settings))
+    else:
+        _show_quarantine(options, settings, observer)
+    return OK
+
+
+def _print(records: Sequence[Record], parts: Iterable[RenderableType], *, as_json: bool) -> None:
+    from scheduler.listing import as_json as line
+    from scheduler.listing_text import drawn
+
+    printed("".join(f"{line(record)}\n" for record in records) if as_json else drawn(parts))
+
+
+def _show_quality(options: argparse.Namespace, settings: Settings, observer: Engine) -> None:
+    from config.translation import translator
+    from scheduler.monitor import readable
+    from scheduler.quality import quality
+
+    if options.history:
+        _show_history(options, settings, observer)
+        return
+    if options.html:
+        from scheduler.quality_page import write_report
+
+        night = options.date or quality(observer)["business_date"]
+        path = write_report(observer, night, settings.logs / "quality", translator(settings.language))
+        printed(f"{path}\n")
+        return
+    from scheduler.quality_text import sections
+    from scheduler.sections import drawn
+
+    night = quality(observer, options.date)
+    _ = translator(readable(settings.language))
+    shown = sections(night, _, held=HELD_ON_SCREEN, example=SAMPLES_ON_SCREEN)
+    _print([night], drawn(shown), as_json=options.json)
+
+
+def _show_history(options: argparse.Namespace, settings: Settings, observer: Engine) -> None:
+    """What today's rules would say of everything that is believed."""
+    from config.translation import translator
+    from core import db
+    from core.revalidation import revalidate_stored
+    from core.thresholds import load_thresholds
+    from core.trading_calendar import SHANGHAI
+    from scheduler.clock import clock_from
+    from scheduler.firing import require_calendar
+    from scheduler.monitor import readable
+    from scheduler.quality_text import examples, rules_section
+    from scheduler.sections import drawn
+    from scheduler.task_parts import RULES_FILE
+
+    with db.read(observer) as connection:
+        calendar = require_calendar(connection)
+    today = clock_from(settings)().astimezone(SHANGHAI).date()
+    found = revalidate_stored(observer, load_thresholds(RULES_FILE), calendar, today)
+    rules = [asdict(result) | {"rule": result.rule_id} for result in found]
+    record = {"rules": [{key: rule[key] for key in RULE_KEYS} for rule in rules]}
+    _ = translator(readable(settings.language))
+    shown = [rules_section(record, _), *examples(record, _, SAMPLES_ON_SCREEN)]
+    _print([record], drawn(shown), as_json=options.json)
+
+
+def _show_quarantine(options: argparse.Namespace, settings: Settings, observer: Engine) -> None:
+    from config.translation import translator
+    from scheduler.held_rows import list_rows, list_sections, show_row, show_sections
+    from scheduler.monitor import readable
+    from scheduler.sections import drawn
+
+    _ = translator(readable(settings.language))
+    if options.word == "show":
+        record = show_row(observer, options.ids[0])
+        _print([record], drawn(show_sections(record, _)), as_json=options.json)
+        return
+    records, total = list_rows(
+        observer,
+        fund=options.fund,
+        day=options.date,
+        reason=options.reason,
+        decided=options.all,
+        limit=options.limit,
+    )
+    _print(records, drawn(list_sections(records, total, _)), as_json=options.json)
+
+
+def _decide(options: argparse.Namespace, settings: Settings, observer: Engine, clock: Clock) -> None:
+    """Release or reject rows, and say what came of it."""
+    from config.translation import translator
+    from core import db
+    from scheduler import held_rows
+    from scheduler.monitor import readable
+
+    with db.read(observer):  # a database that is not there is refused here, not made
+        pass
+    engine = db.connect(settings.database_url())
+    actor = f"cli:{getpass.getuser()}"
+    if options.word == "reject":
+        record = held_rows.reject_rows(engine, options.ids, actor, options.note, clock())
+    else:
+        record = held_rows.release_rows(
+            engine, options.ids, actor, options.note, clock(), book_proposal=not options.without_event
+        )
+    _ = translator(readable(settings.language))
+    _print([record], [f"{held_rows.decided_text(record, _)}"], as_json=options.json)
+
+
+def _show_navs(options: argparse.Namespace, settings: Settings, observer: Engine) -> None:
+    from config.translation import translator
+    from scheduler.monitor import readable
+    from scheduler.nav_listing import known_navs, nav_sections
+    from scheduler.sections import drawn
+
+    bounded = options.start is not None or options.end is not None
+    fund, records = known_navs(
+        observer, options.code, options.instant, options.start, options.end, adjusted=options.adjusted
+    )
+    _ = translator(readable(settings.language))
+    limit = None if bounded else NAVS_ON_SCREEN
+    shown = nav_sections(fund, records, _, limit=limit, instant=options.instant)
+    _print(records, drawn(shown), as_json=options.json)
