@@ -1,8 +1,10 @@
 """Back-fill of a whole simulated market through the stand-in: killed three times, gone on with, complete.
 
 Prints JSON for SQLite and MariaDB: rows per second over all attempts, what was fetched twice, the peak of memory,
-and what bounds it: processor time of every stage per row, of the server and of the stand-in. 0 only if every row
-of the market is merged or quarantined and no fund was fetched more than once too often.
+and what bounds it: processor time of every stage per row, of the server and of the stand-in. Then the newest date
+is taken out again and comes back as a night: collected, validated, every metric of the market calculated. 0 only if
+every row of the market is merged or quarantined, no fund was fetched more than once too often, and back-fill
+and night stayed within 600 MB.
 
     python -m bench.market_backfill [--funds 26000] [--rows 1500] [--kills 3] [--database sqlite]
 """
@@ -26,12 +28,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine, func, select
+from sqlalchemy import Engine, create_engine, delete, func, select
 from sqlalchemy.engine import URL
 
 from bench.write_path import cpu_seconds
 from config.settings import ROOT, environment_with
-from core import db
+from core import db, nav_days
 from core.collector import HISTORY_BATCH_FUNDS
 from core.history import HistoryMerger
 from core.initialise import initialise
@@ -85,13 +87,15 @@ def pages_asked(address: str) -> dict[str, int]:
     return {path: times for path, times in asked.items() if path.startswith(PAGES)}
 
 
-def attempt(environment: dict[str, str], address: str, kill_after: int | None) -> dict[str, Any]:
+def attempt(
+    environment: dict[str, str], address: str, kill_after: int | None, action: str = "backfill"
+) -> dict[str, Any]:
     """One `main.py backfill`, killed when so many more pages were asked for; its cost and its report."""
     before = sum(pages_asked(address).values())
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "main.py"), "backfill", "--json"], env=environment, stdout=output
+            [sys.executable, str(ROOT / "main.py"), action, "--json"], env=environment, stdout=output
         )
         peak = 0.0
         while True:
@@ -113,7 +117,8 @@ def attempt(environment: dict[str, str], address: str, kill_after: int | None) -
         "peak_mb": round(peak),
         "ended": "killed" if process.returncode == -signal.SIGKILL else process.returncode,
     }
-    return found | ({"report": json.loads(text)} if text else {})
+    reports = [json.loads(line) for line in text.splitlines() if line]
+    return found | ({"report": reports[0] if len(reports) == 1 else reports} if reports else {})
 
 
 def memory_mb(pid: int) -> float:
@@ -122,17 +127,27 @@ def memory_mb(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
-def backfill(url: URL, address: str, home: Path, funds: int, kills: int) -> dict[str, Any]:
-    environment = environment_with(
+def settings(url: URL, address: str, home: Path) -> dict[str, str]:
+    clock = home / "clock"
+    clock.write_text(NOW.isoformat(), encoding="ascii")
+    return environment_with(
         home=home,
         db_url=url.render_as_string(hide_password=False),
         eastmoney_fund_url=address,
         eastmoney_api_url=address,
         eastmoney_quote_url=address,
         requests_per_second=1000,
+        clock_file=clock,
     )
-    attempts = [attempt(environment, address, funds // (kills + 1)) for _ in range(kills)]
-    return {"attempts": [*attempts, attempt(environment, address, None)]}
+
+
+def night(engine: Engine, environment: dict[str, str], address: str) -> dict[str, Any]:
+    """The newest date once more, by way of the whole-market pages, in one process: its cost and its reports."""
+    with db.write(engine) as connection:
+        for table in nav_days.COUNTED:
+            connection.execute(delete(table).where(table.c.nav_date == LAST_DAY))
+        nav_days.recount(connection)
+    return attempt(environment, address, None, "all")
 
 
 def measure(
@@ -140,8 +155,9 @@ def measure(
 ) -> dict[str, Any]:
     asked_before = pages_asked(address)
     server = cpu_seconds(pid)
-    found = backfill(url, address, home, market["funds"], kills)
-    attempts = found["attempts"]
+    environment = settings(url, address, home)
+    attempts = [attempt(environment, address, market["funds"] // (kills + 1)) for _ in range(kills)]
+    attempts.append(attempt(environment, address, None))
     asked = {path: times - asked_before.get(path, 0) for path, times in pages_asked(address).items()}
     engine = db.connect(url)
     with db.read(engine) as connection:
@@ -149,22 +165,27 @@ def measure(
             table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
             for table in (fund_nav, money_fund_yield, quarantine, backfilled_fund)
         }
-    engine.dispose()
     stored = counts["fund_nav"] + counts["money_fund_yield"] + counts["quarantine"]
     seconds = sum(one["seconds"] for one in attempts)
     last = attempts[-1].get("report", {})
     lost = sum(asked.values()) - len(asked)
-    return found | {
+    server_seconds = cpu_seconds(pid) - server
+    nightly = night(engine, environment, address)
+    engine.dispose()
+    return {
+        "attempts": attempts,
+        "night": nightly,
         "rows": stored,
         "seconds": round(seconds, 1),
         "rows_per_second": round(stored / seconds),
-        "server_cpu_seconds": round(cpu_seconds(pid) - server, 1),
+        "server_cpu_seconds": round(server_seconds, 1),
         "tables": counts,
         "complete": stored == market["rows"] and last.get("status") in ("SUCCESS", "PARTIAL"),
         "funds_fetched": len(asked),
         "fetched_again": lost,
         "resumed_well": max(asked.values()) <= 2 and lost <= kills * 2 * HISTORY_BATCH_FUNDS,
-        "memory_within_bar": max(one["peak_mb"] for one in attempts) < MEMORY_BAR_MB,
+        "night_complete": nightly["ended"] == 0,
+        "memory_within_bar": max(one["peak_mb"] for one in (*attempts, nightly)) < MEMORY_BAR_MB,
     }
 
 
@@ -241,7 +262,7 @@ def main() -> int:
                     found["microseconds_a_row"] = stages(sample, address, codes, pid, server.process.pid)
                     report["mariadb"] = found
     print(json.dumps(report, indent=2, ensure_ascii=False))
-    claims = ("complete", "resumed_well", "memory_within_bar")
+    claims = ("complete", "resumed_well", "night_complete", "memory_within_bar")
     return 0 if all(report[name][claim] for name in wanted for claim in claims) else 1
 
 

@@ -8,8 +8,9 @@ from datetime import date, datetime
 
 from sqlalchemy import Connection, Engine
 
-from core import db, nav_store
+from core import db, nav_days, nav_store
 from core.errors import NotPublished
+from core.schema import fund_nav
 from core.sources.base import FundInfo, NavRow, Source
 from core.trading_calendar import TradingCalendar
 
@@ -144,10 +145,10 @@ def coverage(connection: Connection, fetched: Fetched, calendar: TradingCalendar
 
     That session is the newest that any fund has a NAV of; where there is none the share is 1.0.
     """
-    day = nav_store.newest_nav_date(connection, before=fetched.business_date)
+    day = nav_days.newest_date(connection, fund_nav, before=fetched.business_date)
     while day is not None and not calendar.is_session(day):
-        day = nav_store.newest_nav_date(connection, before=day)
-    before = nav_store.published_count(connection, day) if day is not None else 0
+        day = nav_days.newest_date(connection, fund_nav, before=day)
+    before = nav_days.row_count(connection, fund_nav, day) if day is not None else 0
     rows = (row for row in fetched.rows if row.nav_date == fetched.business_date)
     advanced = len({row.fund_code for row in rows if row.unit_nav is not None})
     return advanced, before, advanced / before if before else 1.0

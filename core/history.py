@@ -6,6 +6,7 @@ revisions and events. What is stored of these funds is read only where there is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -16,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Numeric, Table, insert
 
-from core import adjustment, db, merge, nav_frames, nav_store
+from core import adjustment, db, merge, nav_days, nav_frames, nav_store
 from core.background import Background
 from core.background_store import fund_facts, rejected_values, returns_between
 from core.crash_points import reached
@@ -201,6 +202,7 @@ def _merge_rows(
         merge.revise(connection, table, names, news, batch_id, now, thresholds.revision_large)
     fresh = [rows[position] for position in believed.positions[~known].tolist()]
     insert_rows(connection, table, tuple(believed.values), fresh, batch_id)
+    nav_days.add_rows(connection, table, Counter(row.nav_date for row in fresh if row.nav_date is not None))
     return Merged(len(fresh), len(news), len(known) - len(fresh) - len(news))
 
 

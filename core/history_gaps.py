@@ -40,8 +40,8 @@ class Gap:
 def find_gaps(connection: Connection, sessions: Sequence[date]) -> list[Gap]:
     """Holes on these consecutive sessions, those with the newest first.
 
-    Two passes over an index of fund_nav at most: one counts rows by fund, the other reads the dates of the
-    funds that lack any.
+    Two passes over fund_nav at most: one counts rows by fund, the other reads the dates of the funds that lack
+    any.
     """
     if not sessions:
         return []

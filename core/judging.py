@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,10 +59,20 @@ def judge(staged: pd.DataFrame, anchors: pd.DataFrame, background: Background) -
     results, reasons, repeats = _apply_rules(frame, context)
     last = _behind_last(reasons, series)
     reasons[last] = "behind_held"
+    results = [
+        _with_more(result, frame, last) if result.rule_id == "behind_held" else result for result in results
+    ]
     reasons[_believed_as_it_is(frame)] = ""
     if background.released:
         reasons[frame["row_no"].isin(list(background.released)).to_numpy(dtype=bool)] = ""
     return Verdicts(frame, series, results, reasons, repeats, returns)
+
+
+def _with_more(result: RuleResult, frame: pd.DataFrame, failed: NDArray[np.int64]) -> RuleResult:
+    """The result of a rule that these rows fail as well."""
+    samples = [*result.samples, *(_sample(frame.iloc[at]) for at in failed)][:SAMPLES]
+    count = len(failed)
+    return replace(result, checked=result.checked + count, failed=result.failed + count, samples=samples)
 
 
 def _behind_last(reasons: NDArray[Any], series: Series) -> NDArray[np.int64]:

@@ -29,6 +29,7 @@ from sqlalchemy import (
     update,
 )
 
+from core import nav_days
 from core.crash_points import reached
 from core.nav_store import NUMBERS
 from core.quarantine import CORRECTED
@@ -156,10 +157,13 @@ def _merge_into(
     if changed:
         revise(connection, table, values, [row._asdict() for row in changed], batch_id, now, large)
     columns = [*KEY, *values]
+    absent = and_(mine, table.c.fund_code.is_(None))
+    by_day = select(staged.nav_date, func.count()).outerjoin(table, same_key).where(absent)
+    nav_days.add_rows(connection, table, dict(connection.execute(by_day.group_by(staged.nav_date)).all()))
     fresh = (
         select(*(staged[name] for name in columns), staged.batch_id)
         .outerjoin(table, same_key)
-        .where(mine, table.c.fund_code.is_(None))
+        .where(absent)
         .order_by(staged.fund_code, staged.nav_date)
     )
     inserted = connection.execute(insert(table).from_select([*columns, "batch_id"], fresh)).rowcount

@@ -353,19 +353,6 @@ def decide_batch(
     )
 
 
-def published_count(connection: Connection, nav_date: date) -> int:
-    """How many funds have a NAV of this date."""
-    return int(connection.execute(select(func.count()).where(fund_nav.c.nav_date == nav_date)).scalar_one())
-
-
-def newest_nav_date(connection: Connection, before: date | None = None) -> date | None:
-    """The newest date that any fund has a NAV of, or the newest one before a date."""
-    newest = select(func.max(fund_nav.c.nav_date))
-    return connection.execute(
-        newest if before is None else newest.where(fund_nav.c.nav_date < before)
-    ).scalar()
-
-
 def funds_with_navs(connection: Connection) -> list[str]:
     """Codes of all funds that have a NAV series, sorted; those the fund list does not know as well."""
     codes = select(fund_nav.c.fund_code).distinct().order_by(fund_nav.c.fund_code)

@@ -153,7 +153,6 @@ fund_nav = Table(
     Column("daily_return", PERCENT, comment="percent, as published"),
     Column("batch_id", ID, nullable=False),
     CheckConstraint("unit_nav > 0", name="positive"),
-    Index(None, "nav_date"),
     **CLUSTERED,
 )
 
@@ -223,7 +222,15 @@ money_fund_yield = Table(
     Column("income_per_10k", NAV),
     Column("yield_7d", PERCENT, comment="percent a year"),
     Column("batch_id", ID, nullable=False),
-    Index(None, "nav_date"),
+    **CLUSTERED,
+)
+
+nav_day = Table(
+    "nav_day",
+    metadata,
+    Column("table_name", String(20), primary_key=True, comment="fund_nav or money_fund_yield"),
+    Column("nav_date", Date, primary_key=True),
+    Column("row_count", Integer, nullable=False, comment="funds with a row of that date"),
     **CLUSTERED,
 )
 

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from core.metrics import DEFINITION_VERSION
-from core.nav_store import published_count
-from core.schema import data_update_log, fund_info, fund_metrics, quarantine
+from core.nav_days import row_count
+from core.schema import data_update_log, fund_info, fund_metrics, fund_nav, quarantine
 
 EXTREMES = 5
 
@@ -25,7 +25,7 @@ def weekly_summary(
     lines += _table((_("date"), _("funds with a NAV"), _("rows quarantined"), _("steps that succeeded")))
     for day in sessions:
         lines.append(
-            _row((day, published_count(connection, day), _held(connection, day), _steps(connection, day)))
+            _row((day, row_count(connection, fund_nav, day), _held(connection, day), _steps(connection, day)))
         )
     lines += ["", f"## {_('Returns of the week by type, percent')}", ""]
     lines += _table((_("type"), _("funds"), _("median"), _("lowest"), _("highest")))

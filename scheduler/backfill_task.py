@@ -306,11 +306,12 @@ def _merged_by(connection: Connection, run_id: int) -> tuple[int, int]:
 
 
 def _stored(context: RunContext, day: date) -> bool:
-    from core import nav_store
+    from core.nav_days import row_count
+    from core.schema import fund_nav
     from core.thresholds import load_thresholds
 
     before = calendar_of(context).previous_session(day)
     with db.read(context.engine) as connection:
-        found = nav_store.published_count(connection, day)
-        usual = nav_store.published_count(connection, before)
+        found = row_count(connection, fund_nav, day)
+        usual = row_count(connection, fund_nav, before)
     return found > 0 and found >= load_thresholds(RULES_FILE).share_of_last_session * usual

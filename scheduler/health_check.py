@@ -40,10 +40,9 @@ def create_health_app(engine: Engine, jobs: Mapping[str, Job], clock: Clock) -> 
     from werkzeug.exceptions import HTTPException
 
     from core.errors import NavKeeperError
-    from scheduler.figures import NavCount, exposition, read_figures
+    from scheduler.figures import exposition, read_figures
 
     app = Flask(__name__, static_folder=None)
-    count = NavCount()
 
     @app.get("/health")
     def health() -> tuple[Response, int]:
@@ -53,7 +52,7 @@ def create_health_app(engine: Engine, jobs: Mapping[str, Job], clock: Clock) -> 
     @app.get("/metrics")
     def metrics() -> Response:
         now = clock()
-        figures = read_figures(engine, count, now)
+        figures = read_figures(engine)
         if _wants_prometheus(request.args.get("format"), request.accept_mimetypes):
             text, content_type = exposition(figures, request.headers.get("Accept", ""))
             return Response(text, content_type=content_type)

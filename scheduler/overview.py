@@ -16,11 +16,11 @@ from typing import Any
 
 from sqlalchemy import (
     URL,
-    Column,
     Connection,
     Engine,
     NullPool,
     Row,
+    Table,
     and_,
     case,
     create_engine,
@@ -29,6 +29,7 @@ from sqlalchemy import (
     select,
 )
 
+from core import nav_days
 from core.db import connect, read
 from core.schema import (
     daemon,
@@ -63,11 +64,7 @@ LOOK_SECONDS = 5  # how long looking waits for a locked or silent database
 RUNS_SHOWN = 200
 FIRES_TRIED = 400  # a year of trading days; the longest closure of the market is two weeks
 FINISHED = DONE_WELL | ENDED_BADLY
-DATED: dict[str, Column[Any]] = {
-    "fund_nav": fund_nav.c.nav_date,
-    "money_fund_yield": money_fund_yield.c.nav_date,
-    "fund_metrics": fund_metrics.c.calc_date,
-}
+DATED = (fund_nav, money_fund_yield, fund_metrics)
 
 
 @dataclass(frozen=True)
@@ -230,54 +227,59 @@ def _state_of(row: Row[Any], age: int) -> str:
     return "running" if abs(age) <= HEARTBEAT_SECONDS else "heartbeat_old"
 
 
-def newest_trading_day(
-    connection: Connection, day: Column[Any], calendar: TradingCalendar | None
-) -> date | None:
-    """The newest trading day in a column of dates.
+def newest_trading_day(connection: Connection, table: Table, calendar: TradingCalendar | None) -> date | None:
+    """The newest trading day that a table of DATED has rows of.
 
     Rows of closed days are passed over: money funds have weekend rows, and every fund is valued
     on 30 June and 31 December whatever the weekday; they must not hide a missing Friday.
     """
-    newest: date | None = connection.scalar(select(func.max(day)))
+    newest = _newest(connection, table)
     while newest and calendar and newest > calendar.sessions[0] and not calendar.is_session(newest):
-        limit = min(calendar.last_session(newest), newest - timedelta(days=1))
-        newest = connection.scalar(select(func.max(day)).where(day <= limit))
+        last = calendar.last_session(newest)
+        newest = _newest(connection, table, min(newest, last + timedelta(days=1)))
     return newest
 
 
-def rows_of(connection: Connection, day: Column[Any], value: date | None) -> int:
-    """Funds with a row on that date, through the index on the date."""
-    if value is None:
+def rows_of(connection: Connection, table: Table, day: date | None) -> int:
+    """Funds with a row of that date."""
+    if day is None:
         return 0
-    fund_code = day.table.c.fund_code
-    return connection.scalar(select(func.count(fund_code.distinct())).where(day == value)) or 0
+    if table is not fund_metrics:
+        return nav_days.row_count(connection, table, day)
+    metrics = fund_metrics.c
+    funds = select(func.count(metrics.fund_code.distinct())).where(metrics.calc_date == day)
+    return connection.scalar(funds) or 0
 
 
-def _newest_before(connection: Connection, day: Column[Any], limit: date | None) -> date | None:
-    found: date | None = connection.scalar(select(func.max(day)).where(day < limit)) if limit else None
+def _newest(connection: Connection, table: Table, before: date | None = None) -> date | None:
+    if table is not fund_metrics:
+        return nav_days.newest_date(connection, table, before)
+    newest = select(func.max(fund_metrics.c.calc_date))
+    found: date | None = connection.scalar(
+        newest if before is None else newest.where(fund_metrics.c.calc_date < before)
+    )
     return found
 
 
 def _freshness(
-    connection: Connection, table: str, calendar: TradingCalendar | None, expected: date | None
+    connection: Connection, table: Table, calendar: TradingCalendar | None, expected: date | None
 ) -> Freshness:
-    day = DATED[table]
-    newest = newest_trading_day(connection, day, calendar)
+    newest = newest_trading_day(connection, table, calendar)
     if calendar is not None and newest is not None and newest > calendar.sessions[0]:
         previous: date | None = calendar.previous_session(newest)
     else:
-        previous = _newest_before(connection, day, newest)
-    rows, previous_rows = rows_of(connection, day, newest), rows_of(connection, day, previous)
+        previous = newest and _newest(connection, table, newest)
+    rows, previous_rows = rows_of(connection, table, newest), rows_of(connection, table, previous)
     return Freshness(
-        table=table,
+        table=table.name,
         newest_date=newest,
         sessions_behind=_behind(calendar, newest, expected),
         rows=rows,
         previous_date=previous,
         previous_rows=previous_rows,
         coverage=_ratio(rows, previous_rows),
-        has_older=_newest_before(connection, day, previous) is not None,
-        last_update=_last_update(connection, table),
+        has_older=previous is not None and _newest(connection, table, previous) is not None,
+        last_update=_last_update(connection, table.name),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, insert
 
 from core.db import write
+from core.nav_days import add_rows
 from core.schema import (
     daemon,
     data_update_log,
@@ -51,6 +52,7 @@ def add_navs(connection: Connection, day: date, funds: int, batch: int = 1) -> N
         for n in range(1, funds + 1)
     ]
     connection.execute(insert(fund_nav), rows)
+    add_rows(connection, fund_nav, {day: funds})
 
 
 def add_money(connection: Connection, day: date) -> None:
@@ -59,6 +61,7 @@ def add_money(connection: Connection, day: date) -> None:
         for n in range(MONEY)
     ]
     connection.execute(insert(money_fund_yield), rows)
+    add_rows(connection, money_fund_yield, {day: MONEY})
 
 
 def add_metrics(connection: Connection, day: date, funds: int) -> None:

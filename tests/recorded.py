@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from sqlalchemy import Engine, select
+from sqlalchemy import ColumnElement, Engine, Table, select
 
 from bench.backfill import Key, plain
 from core import db
@@ -51,14 +51,14 @@ def merged_rows(engine: Engine) -> set[Key]:
 
 
 def quarantined_rows(engine: Engine) -> set[Key]:
-    return _rows(engine, quarantine)
+    """Rows that are held still: what was released since is merged."""
+    return _rows(engine, quarantine, quarantine.c.resolution.is_distinct_from("RELEASED"))
 
 
-def _rows(engine: Engine, table: object) -> set[Key]:
-    assert table in (fund_nav, quarantine)
-    columns = (table.c[name] for name in COLUMNS)  # type: ignore[attr-defined]
+def _rows(engine: Engine, table: Table, *where: ColumnElement[bool]) -> set[Key]:
+    columns = (table.c[name] for name in COLUMNS)
     with db.read(engine) as connection:
         return {
             (code, day.isoformat(), plain(unit), plain(accum))
-            for code, day, unit, accum in connection.execute(select(*columns))
+            for code, day, unit, accum in connection.execute(select(*columns).where(*where))
         }

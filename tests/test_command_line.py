@@ -238,7 +238,8 @@ def test_the_plan_says_what_is_skipped_and_why(shell: DaemonProcess) -> None:
     weekly = lines(shell.main("jobs", "plan", "--json", "--job", "weekly"))
     assert [item["reason"] for item in weekly] == ["the job is paused"] * 4  # 5, 12, 19, 26 October
     text = shell.main("jobs", "plan", "--days", "1").stdout.splitlines()
-    assert text[1].split() == ["2025-09-30", "19:00", "collect", "2025-09-30", "QUEUED"]
+    assert text[1].split() == ["2025-09-30", "18:30", "reference", "2025-09-30", "QUEUED"]
+    assert text[2].split() == ["2025-09-30", "19:00", "collect", "2025-09-30", "QUEUED"]
     assert "there is no job 'x'; there are collect" in refused(shell.main("jobs", "plan", "--job", "x"), 2)
 
 

@@ -34,6 +34,7 @@ from scheduler import commands
 from scheduler.job import PENDING, TRANSITIONS, RunStatus
 from tests.conftest import _new_database
 from tests.daemon import SWEEPS, DaemonProcess, at, jobs_file, until
+from tests.stored_days import require_counted
 
 EVE, DAY, AFTER = date(2025, 11, 26), date(2025, 11, 27), date(2025, 11, 28)  # Wednesday to Friday
 SINCE = date(2025, 11, 10)
@@ -212,12 +213,15 @@ def ledger(engine: Engine) -> list[Any]:
     return rows(engine, job_run, *(column.name for column in job_run.c if column.name not in names))
 
 
-WHEN_AND_WHICH = ("id", "batch_id", "old_batch_id", "new_batch_id", "known_at", "held_at", "updated_at")
+WHEN_AND_WHICH = (
+    *("id", "batch_id", "old_batch_id", "new_batch_id", "known_at", "held_at", "resolved_at", "updated_at"),
+)
 
 
 def effects(engine: Engine) -> dict[str, list[Any]]:
     """Everything that a night leaves to its readers."""
     data = ("fund_info", "fund_nav", "fund_nav_revision", "fund_event", "money_fund_yield", "fund_metrics")
+    require_counted(engine)
     found = {
         name: rows(engine, schema.metadata.tables[name], *WHEN_AND_WHICH) for name in (*data, "quarantine")
     }

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, func, insert, select
+from sqlalchemy import Column, Engine, MetaData, Table, func, insert, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from core import db
 from core.errors import DatabaseUnavailable, SchemaOutdated
-from core.schema import daemon, fund_nav, metadata
+from core.schema import daemon, fund_nav, metadata, nav_day
 from tests.mariadb import MariaServer
 
 
@@ -83,6 +85,52 @@ def test_the_schema_is_created_once_and_known_to_be_current(url: URL) -> None:
     assert not db.is_empty(engine)
     assert db.is_current(engine)
     engine.dispose()
+
+
+def test_an_upgrade_keeps_every_row_of_every_table(url: URL) -> None:
+    engine = db.connect(url)
+    old = db._alembic(engine)
+    command.upgrade(old, "0001")
+    for version in ("0002", "0003", "0004", "0005"):
+        tables = _tables(engine)
+        with db.write(engine) as connection:
+            for table in tables:
+                if connection.execute(select(func.count()).select_from(table)).scalar_one() == 0:
+                    row = {column.name: _value(column) for column in table.columns}
+                    connection.execute(insert(table).values(row))
+        before = _rows(engine, tables)
+        assert all(before.values())
+        command.upgrade(old, version)
+        after = _rows(engine, _tables(engine))
+        for name, rows in before.items():
+            assert all(
+                old_row.items() <= new.items() for old_row, new in zip(rows, after[name], strict=True)
+            ), name
+    assert db.is_current(engine)
+    with db.read(engine) as connection:
+        days = connection.execute(select(nav_day)).all()
+    assert days == [(name, date(2025, 12, 1), 1) for name in ("fund_nav", "money_fund_yield")]
+    engine.dispose()
+
+
+def _tables(engine: Engine) -> list[Table]:
+    found = MetaData()
+    found.reflect(engine)
+    return [table for table in found.sorted_tables if table.name not in ("alembic_version", "merge_lock")]
+
+
+def _value(column: Column[Any]) -> Any:
+    values = {date: date(2025, 12, 1), datetime: datetime(2025, 12, 1, 19, tzinfo=UTC), str: "x"}
+    value = values.get(column.type.python_type, 1)
+    return value.replace(tzinfo=None) if isinstance(value, datetime) else value
+
+
+def _rows(engine: Engine, tables: list[Table]) -> dict[str, list[dict[str, Any]]]:
+    with db.read(engine) as connection:
+        return {
+            table.name: [dict(row) for row in connection.execute(select(table)).mappings()]
+            for table in tables
+        }
 
 
 def test_missing_tables_say_what_to_run(url: URL) -> None:

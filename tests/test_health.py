@@ -23,9 +23,9 @@ from sqlalchemy import Engine, delete, update
 from sqlalchemy.engine import URL
 from waitress.server import create_server
 
+from core import nav_days
 from core.db import connect, write
 from core.schema import daemon, fund_nav, metadata
-from scheduler.figures import NavCount
 from scheduler.health_check import create_health_app
 from scheduler.overview import observer_engine
 from scheduler.process_identity import this_process
@@ -137,8 +137,7 @@ def test_an_incomplete_night_is_a_reason_not_an_outage(site: Site, filled: Engin
         night.add_run(connection, "collect", night.NIGHT, "PARTIAL", "21:00", 5, 60, "60 of 105")
     assert site.get("/health").json()["reasons"] == []  # the sweeps have brought the rest
     with write(filled) as connection:
-        late = (fund_nav.c.nav_date == night.NIGHT, fund_nav.c.fund_code > "000069")
-        connection.execute(delete(fund_nav).where(*late))
+        nav_days.add_rows(connection, fund_nav, {night.NIGHT: 69 - night.FUNDS_TONIGHT})
     reply = site.get("/health")
     assert (reply.status_code, reply.json()["reasons"]) == (200, ["partial"])
 
@@ -238,27 +237,6 @@ def test_an_empty_database_has_figures_too(tmp_path: Path) -> None:
         assert served.get("/health").json()["reasons"][0] == "no_calendar"
     finally:
         served.close()
-
-
-def test_navs_are_counted_again_only_after_a_change(filled: Engine) -> None:
-    count = NavCount()
-
-    def counted(now: datetime) -> tuple[int, datetime]:
-        with filled.connect() as connection:
-            return count.read(connection, now)
-
-    start = night.NOW
-    assert counted(start) == (298, start)
-    with write(filled) as connection:
-        connection.execute(delete(fund_nav).where(fund_nav.c.fund_code == "000001"))  # 3 rows, by other hands
-    assert counted(start + timedelta(minutes=59)) == (298, start)
-    hour = start + timedelta(hours=1)
-    assert counted(hour) == (295, hour)
-    with write(filled) as connection:  # a merge leaves its log row
-        night.add_navs(connection, night.at("2026-01-29 00:00").date(), 5)
-        night.add_log(connection, "fund_nav", night.NIGHT, "SUCCESS", "23:50", 5)
-    assert counted(hour + timedelta(seconds=59)) == (295, hour)
-    assert counted(hour + timedelta(seconds=60)) == (300, hour + timedelta(seconds=60))
 
 
 def test_other_paths_and_methods_answer_json_codes(site: Site) -> None:

@@ -28,6 +28,7 @@ from core.schema import (
 from core.sources.base import NavRow
 from core.trading_calendar import TradingCalendar
 from tests.example_batch import FRI, MON, SESSIONS, THRESHOLDS, THU, TUE, WED, nav
+from tests.stored_days import require_counted
 from tests.test_pipeline import BAD, GOOD, KEPT, MONEY, NOW, dump, process
 
 PROVENANCE = "written by hand"
@@ -61,6 +62,7 @@ def merge(engine: Engine, rows: Sequence[NavRow], run_id: int | None = None) -> 
 
 def everything(engine: Engine) -> dict[str, list[Any]]:
     """All that a merge writes; revisions and held rows without their own numbers."""
+    require_counted(engine)
     found: dict[str, list[Any]] = dict(dump(engine, *KEPT, nav_batch, rule_result, fund_adjustment))
     for name in ("fund_nav_revision", "quarantine"):
         found[name] = sorted((row[1:] for row in found[name]), key=repr)

@@ -73,13 +73,14 @@ def test_only_held_jumps_have_a_proposal() -> None:
     first = [nav(MON, 1.0, 99.0, code="000003")]
     found = verdicts([*rows, *other, *first])
     kept = with_proposals(found, found.reasons != "").set_index(["fund_code", "nav_date"])
-    assert kept.index.get_level_values("fund_code").tolist() == ["000001", "000002", "000003"]
-    split, negative, alone = kept["proposal"].tolist()
+    assert kept.index.get_level_values("fund_code").tolist() == ["000001", "000001", "000002", "000003"]
+    split, waits, negative, alone = kept["proposal"].tolist()
     assert json.loads(split) == {
         "kind": "split",
         "value": 2.0,
         "why": "2.0001 -> 1.0101, published +1.00 %",
     }
+    assert pd.isna(waits)  # it goes on from the split
     assert pd.isna(negative)  # a NAV below zero is no jump
     assert pd.isna(alone)  # there is nothing before it
     assert kept["reasons"].tolist() == found.reasons[found.reasons != ""].tolist()

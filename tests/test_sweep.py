@@ -35,6 +35,7 @@ from scheduler.tasks import sweep_obstacle
 from tests.daemon import DaemonProcess, at, until
 from tests.example_batch import THRESHOLDS, TUE, nav
 from tests.nights import Nights
+from tests.stored_days import require_counted
 from tests.test_pipeline import dump, process, stage
 
 EVE, DAY, AFTER = date(2025, 11, 26), date(2025, 11, 27), date(2025, 11, 28)  # Wednesday to Friday
@@ -69,6 +70,7 @@ def nights(engine: Engine, standin: StandinServer, monkeypatch: pytest.MonkeyPat
 
 
 def everything(night: Nights) -> dict[str, list[tuple[Any, ...]]]:
+    require_counted(night.engine)
     return dump(night.engine, *NAV_TABLES, fund_info, fund_metrics)
 
 
