@@ -14,18 +14,18 @@ from core.sources.base import NavRow
 from core.sources.circuit_breaker import CircuitBreaker
 
 log = logging.getLogger(__name__)
-AHEAD = 12  # funds fetched, a thread, while the consumer writes
+AHEAD = 12  # funds fetched, a thread, while the consumer writes or a slow one is waited for
 Fetch = Callable[[str, threading.Event], list[NavRow]]
 
 
 class ManyFunds:
-    """The histories of many funds: iterate over it once for (code, rows), in the order in which they arrive.
+    """The histories of many funds: iterate over it once for (code, rows), in the order of the codes.
 
-    A fund the source does not know gives no rows. One that could not be had is asked for once more at the
-    end, and then left out; where none could be had at all its error is raised. Failures in a row open the
-    breaker: no request but a probe after each pause, and `SourceUnavailable` where that goes on for an hour.
-    Any other error is raised at once. Leaving the iteration ends it: what has not begun is dropped, running
-    requests are not retried.
+    In that order and not as they arrive, so that the same funds are judged together each time. A fund the
+    source does not know gives no rows. One that could not be had is asked for once more at the end, and then left
+    out; where none could be had at all its error is raised. Failures in a row open the breaker: no request but a
+    probe after each pause, and `SourceUnavailable` where that goes on for an hour. Any other error is raised at
+    once. Leaving the iteration ends it: what has not begun is dropped, running requests are not retried.
     """
 
     def __init__(
@@ -39,7 +39,9 @@ class ManyFunds:
     ) -> None:
         self._fetch, self._concurrency = fetch, concurrency
         self._sleep, self._clock = sleep, clock
-        self._waiting = deque(fund_codes)
+        self._waiting = deque(dict.fromkeys(fund_codes))
+        self._order = deque(self._waiting)
+        self._arrived: dict[str, list[NavRow] | None] = {}  # not yet given out; None is left out
         self._aside: list[str] = []
         self._last_round = False
         self._breaker = CircuitBreaker()
@@ -55,10 +57,13 @@ class ManyFunds:
             while self._waiting or self._running or self._aside:
                 if not self._waiting and not self._running:
                     self._waiting, self._aside, self._last_round = deque(self._aside), [], True
+                    self._order = deque(self._waiting)
                 self._submit(pool, stop)
                 for future in wait(self._running, return_when=FIRST_COMPLETED).done:
-                    code = self._running.pop(future)
-                    rows = self._outcome(code, future)
+                    self._take(self._running.pop(future), future)
+                while self._order and self._order[0] in self._arrived:
+                    code = self._order.popleft()
+                    rows = self._arrived.pop(code)
                     if rows is not None:
                         self._submit(pool, stop)  # so that the line is busy while the consumer is
                         yield code, rows
@@ -71,7 +76,7 @@ class ManyFunds:
     def _submit(self, pool: ThreadPoolExecutor, stop: threading.Event) -> None:
         """Begin what may begin: many funds, or after a pause one probe where the breaker is open."""
         if not self._breaker.is_open:
-            while self._waiting and len(self._running) < AHEAD * self._concurrency:
+            while self._waiting and len(self._running) + len(self._arrived) < AHEAD * self._concurrency:
                 code = self._waiting.popleft()
                 self._running[pool.submit(self._fetch, code, stop)] = code
         elif self._waiting and not self._running:
@@ -83,18 +88,18 @@ class ManyFunds:
             self._probe = self._waiting.popleft()
             self._running[pool.submit(self._fetch, self._probe, stop)] = self._probe
 
-    def _outcome(self, code: str, future: Future[list[NavRow]]) -> list[NavRow] | None:
-        """The fund's rows, or None where it could not be had."""
+    def _take(self, code: str, future: Future[list[NavRow]]) -> None:
+        """Keep what came of a request for its turn."""
         try:
             rows = future.result()
         except UnknownFund:
             rows = []
         except SourceUnavailable as error:
             self._failed(code, error)
-            return None
+            return
         self._breaker, self._probe = self._breaker.after_success(), None
         self._answered = True
-        return rows
+        self._arrived[code] = rows
 
     def _failed(self, code: str, error: SourceUnavailable) -> None:
         now = self._clock()
@@ -103,13 +108,15 @@ class ManyFunds:
             self._probe = None
             self._waiting.appendleft(code)
         elif self._breaker.is_open and self._last_round:  # begun before it opened
-            self._waiting.append(code)
+            self._waiting.appendleft(code)
             return
         elif self._last_round:
             log.warning("fund %s is left out: %s", code, error)
+            self._arrived[code] = None
         else:
             log.info("fund %s is set aside: %s", code, error)
             self._aside.append(code)
+            self._arrived[code] = None
             if self._breaker.is_open:
                 return
         if self._breaker.is_hopeless(now):
