@@ -12,6 +12,7 @@ from itertools import groupby
 
 from sqlalchemy import Connection, and_, delete, insert, select
 
+from core.fund_series import note_rewritten
 from core.nav_store import plain
 from core.schema import fund_adjustment, fund_event, fund_nav, fund_nav_revision
 
@@ -42,6 +43,7 @@ def recompute(connection: Connection, batch_id: int, dropped: Iterable[str] = ()
 
 def recompute_funds(connection: Connection, codes: list[str]) -> None:
     """Replace the factors of these funds. An event whose ex-date has no NAV yet waits for it."""
+    note_rewritten(connection, codes)
     for start in range(0, len(codes), FUNDS_AT_ONCE):
         part = codes[start : start + FUNDS_AT_ONCE]
         connection.execute(delete(fund_adjustment).where(fund_adjustment.c.fund_code.in_(part)))

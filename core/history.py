@@ -6,7 +6,6 @@ revisions and events. What is stored of these funds is read only where there is 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
@@ -22,7 +21,9 @@ from core.background import Background
 from core.background_store import fund_facts, rejected_values, returns_between
 from core.crash_points import reached
 from core.data_pipeline import Checked, NavResult, believed_result, store_results
+from core.fund_series import Added, note_changes
 from core.history_store import (
+    DAY_RANGE,
     VALUES,
     Believed,
     Keys,
@@ -202,8 +203,24 @@ def _merge_rows(
         merge.revise(connection, table, names, news, batch_id, now, thresholds.revision_large)
     fresh = [rows[position] for position in believed.positions[~known].tolist()]
     insert_rows(connection, table, tuple(believed.values), fresh, batch_id)
-    nav_days.add_rows(connection, table, Counter(row.nav_date for row in fresh if row.nav_date is not None))
+    _count(connection, table, believed.keys[~known], {row["fund_code"] for row in news})
     return Merged(len(fresh), len(news), len(known) - len(fresh) - len(news))
+
+
+def _count(connection: Connection, table: Table, keys: Keys, revised: set[str]) -> None:
+    """Note what was inserted, by date and by fund."""
+    days, counts = np.unique(keys % DAY_RANGE, return_counts=True)
+    by_day = zip((date.fromordinal(day) for day in days.tolist()), counts.tolist(), strict=True)
+    nav_days.add_rows(connection, table, dict(by_day))
+    ordered = np.sort(keys)
+    numbers, starts, counts = np.unique(ordered // DAY_RANGE, return_index=True, return_counts=True)
+    first, last = ordered[starts] % DAY_RANGE, ordered[starts + counts - 1] % DAY_RANGE
+    of_funds = zip(numbers.tolist(), counts.tolist(), first.tolist(), last.tolist(), strict=True)
+    added = [
+        Added(f"{number:06d}", count, date.fromordinal(oldest), date.fromordinal(newest))
+        for number, count, oldest, newest in of_funds
+    ]
+    note_changes(connection, table, added, revised)
 
 
 def _news(

@@ -31,6 +31,7 @@ from sqlalchemy import (
 
 from core import nav_days
 from core.crash_points import reached
+from core.fund_series import Added, note_changes
 from core.nav_store import NUMBERS
 from core.quarantine import CORRECTED
 from core.schema import (
@@ -160,6 +161,10 @@ def _merge_into(
     absent = and_(mine, table.c.fund_code.is_(None))
     by_day = select(staged.nav_date, func.count()).outerjoin(table, same_key).where(absent)
     nav_days.add_rows(connection, table, dict(connection.execute(by_day.group_by(staged.nav_date)).all()))
+    span = func.min(staged.nav_date), func.max(staged.nav_date)
+    by_fund = select(staged.fund_code, func.count(), *span).outerjoin(table, same_key).where(absent)
+    added = [Added(*row) for row in connection.execute(by_fund.group_by(staged.fund_code))]
+    note_changes(connection, table, added, {row.fund_code for row in changed})
     fresh = (
         select(*(staged[name] for name in columns), staged.batch_id)
         .outerjoin(table, same_key)

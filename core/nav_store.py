@@ -35,6 +35,7 @@ from core.schema import (
     fund_event,
     fund_info,
     fund_nav,
+    fund_series,
     merge_lock,
     money_fund_yield,
     nav_batch,
@@ -355,7 +356,8 @@ def decide_batch(
 
 def funds_with_navs(connection: Connection) -> list[str]:
     """Codes of all funds that have a NAV series, sorted; those the fund list does not know as well."""
-    codes = select(fund_nav.c.fund_code).distinct().order_by(fund_nav.c.fund_code)
+    mine = fund_series.c.table_name == fund_nav.name
+    codes = select(fund_series.c.fund_code).where(mine).order_by(fund_series.c.fund_code)
     return list(connection.execute(codes).scalars())
 
 

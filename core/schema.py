@@ -234,6 +234,28 @@ nav_day = Table(
     **CLUSTERED,
 )
 
+nav_version = Table(
+    "nav_version",
+    metadata,
+    Column("id", ID, primary_key=True, autoincrement=True),
+    Column("token", CHAR(16), nullable=False, comment="random: no other database has it"),
+    sqlite_autoincrement=True,
+    **COMMON,
+)
+
+fund_series = Table(
+    "fund_series",
+    metadata,
+    Column("table_name", String(20), primary_key=True, comment="fund_nav or money_fund_yield"),
+    Column("fund_code", CODE, primary_key=True),
+    Column("row_count", Integer, nullable=False),
+    Column("first_date", Date, nullable=False),
+    Column("last_date", Date, nullable=False),
+    Column("changed", ID, nullable=False, comment="the newest nav_version that changed anything"),
+    Column("rewritten", ID, nullable=False, comment="the newest that did more than add later rows"),
+    **CLUSTERED,
+)
+
 fund_metrics = Table(
     "fund_metrics",
     metadata,

@@ -196,7 +196,7 @@ def calculate_metrics(context: RunContext, params: MetricsParams) -> None:
 
 def weekly_full_calc(context: RunContext, _params: Params) -> None:
     """Recalculate everything, clean expired staging rows, count the stored ones, write the week's summary file."""
-    from core import nav_days, nav_store
+    from core import fund_series, nav_days, nav_store
     from core.metrics_calculator import save_metrics
     from core.weekly_summary import weekly_summary
 
@@ -217,15 +217,19 @@ def weekly_full_calc(context: RunContext, _params: Params) -> None:
         save_metrics(commit.connection, context.business_date, rows)
         removed = nav_store.delete_staging_before(commit.connection, expired)
         nav_store.lock_merges(commit.connection)
-        differing = nav_days.recount(commit.connection)
+        differing = nav_days.recount(commit.connection), fund_series.recount(commit.connection)
         path.write_text(
             weekly_summary(commit.connection, sessions, removed, context.translate),
             encoding="utf-8",
         )
         commit.end(RunStatus.SUCCESS, len(rows))
-    for table, days in differing.items():
-        if days:
-            context.log.warning("%s was changed by other hands on %d dates: counted anew", table, days)
+    days, funds = differing
+    for table in days:
+        if days[table] or funds[table]:
+            context.log.warning(
+                "%s was changed by other hands on %d dates, of %d funds: counted anew",
+                *(table, days[table], funds[table]),
+            )
     context.log.info("weekly summary: %s; %d staged rows removed", path, removed)
 
 

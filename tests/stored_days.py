@@ -6,7 +6,7 @@ from sqlalchemy import Engine, func, select
 
 from core import db
 from core.nav_days import COUNTED
-from core.schema import nav_day
+from core.schema import fund_series, nav_day
 
 
 def require_counted(engine: Engine) -> None:
@@ -20,3 +20,10 @@ def require_counted(engine: Engine) -> None:
                 nav_day.c.table_name == table.name
             )
             assert stored.all() == connection.execute(counted.order_by(nav_day.c.nav_date)).all()
+            mine = fund_series.c.table_name == table.name
+            names = ("fund_code", "row_count", "first_date", "last_date")
+            kept = select(*(fund_series.c[name] for name in names)).where(mine)
+            days = func.min(table.c.nav_date), func.max(table.c.nav_date)
+            by_fund = select(table.c.fund_code, func.count(), *days).group_by(table.c.fund_code)
+            found = connection.execute(kept.order_by(fund_series.c.fund_code)).all()
+            assert found == connection.execute(by_fund.order_by(table.c.fund_code)).all()
