@@ -14,6 +14,9 @@ ACTIONS = {
     "nav show": "a fund's NAVs, as stored or as known at a moment (--as-of)",
     "validate": "check the night's batch and merge what can be believed",
     "metrics": "calculate the metrics of all funds",
+    "metrics show": "a fund's metrics, its ranks within its type and its score",
+    "rank": "the best or worst funds of a type by a metric or by score",
+    "export": "NAVs, metrics or ranks as a CSV or Parquet file",
     "weekly": "recalculate everything, clean up, write the weekly summary",
     "all": "nav, validate and metrics, one after the other",
     "scheduler": "run the daemon in the foreground",
@@ -27,8 +30,8 @@ ACTIONS = {
     "doctor": "check configuration, database, calendar, source and disk",
     "demo": "a night on a simulated market, start to end",
 }
-NAV_SHOW = "nav show"  # two words, one action
-EVIDENCE = ("quality", "quarantine", NAV_SHOW)
+TWO_WORDS = ("nav show", "metrics show")  # one action each
+EVIDENCE = ("quality", "quarantine", "rank", "export", *TWO_WORDS)
 OWN_OPTIONS = ("monitor", "health", "jobs", "runs", *EVIDENCE)  # main.py monitor --help
 VERSION = "0.1.0"
 
@@ -41,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    listed = "\n".join(f"  {name:<10} {text}" for name, text in ACTIONS.items())
+    listed = "\n".join(f"  {name:<12} {text}" for name, text in ACTIONS.items())
     found.usage = f"main.py ACTION [options]   (or --action ACTION)\n\nactions:\n{listed}\n"
     found.add_argument("--action", metavar="ACTION", help="the same as the plain first word")
     found.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help="business date (default: the newest)")
@@ -86,7 +89,8 @@ def action_of(words: list[str]) -> tuple[str | None, list[str]]:
 
 def two_words(action: str | None, rest: list[str]) -> tuple[str | None, list[str]]:
     """`nav show` is another action than `nav`."""
-    return (NAV_SHOW, rest[1:]) if action == "nav" and rest[:1] == ["show"] else (action, rest)
+    both = f"{action} {rest[0]}" if rest else ""
+    return (both, rest[1:]) if both in TWO_WORDS else (action, rest)
 
 
 def options_of(action: str, rest: list[str]) -> argparse.Namespace:

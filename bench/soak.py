@@ -192,7 +192,7 @@ class Player:
 def stale_metrics(engine: Engine, day: date) -> list[str]:
     """How the stored metrics of a date differ from what its NAVs give now."""
     calculator = calculator_for(engine, load_settings(), TradingCalendar(library_sessions()))
-    fresh = {row[0]: tuple(map(_plain, row)) for part in calculator.calculate_market(day) for row in part}
+    fresh = {row[0]: tuple(map(_plain, row)) for row in calculator.calculate_market(day, fresh=True).rows()}
     columns = [fund_metrics.c[name] for name in ROW_COLUMNS]
     with db.read(engine) as connection:
         rows = connection.execute(select(*columns).where(fund_metrics.c.calc_date == day)).all()

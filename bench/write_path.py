@@ -18,19 +18,20 @@ import random
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from sqlalchemy import Engine, Index, MetaData, create_engine, func, insert, select
 from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateIndex
 
-from core import db, history, nav_days, nav_store
+from core import db, history, nav_store
 from core.history import HistoryMerger
+from core.history_store import keys_of
 from core.initialise import initialise
 from core.merge import NAV_VALUES
 from core.schema import fund_nav
@@ -87,7 +88,9 @@ def without_rules(engine: Engine, rows: Sequence[NavRow]) -> None:
     for part in portions(rows):
         with db.write(engine) as connection:
             history.insert_rows(connection, fund_nav, NAV_VALUES, part, 1)
-            nav_days.add_rows(connection, fund_nav, Counter(row.nav_date for row in part if row.nav_date))
+            days = np.array([row.nav_date for row in part], dtype="datetime64[D]")
+            keys = keys_of(np.array([row.fund_code for row in part], dtype=object), days)
+            history.count_rows(connection, fund_nav, keys, set())
 
 
 def with_date_index(engine: Engine, rows: Sequence[NavRow]) -> None:

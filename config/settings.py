@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     )
     periods_per_year: Annotated[int, Field(ge=1, le=366)] = 250
     staging_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    metrics_days: Annotated[int, Field(ge=31, le=36500)] = Field(
+        400, description="daily metrics are kept so long, then those of each month's last date"
+    )
     drain_seconds: Annotated[int, Field(ge=0, le=86400)] = 600
 
     health_host: str = Field("127.0.0.1", min_length=1)

@@ -120,6 +120,16 @@ def read(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """As `read`, where several statements must see one state though others write meanwhile."""
+    with _translated(engine), engine.connect() as connection:
+        if engine.dialect.name != "sqlite":  # whose reads see one state anyway
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
 def write(engine: Engine) -> Iterator[Connection]:
     """One transaction: all of it or nothing. Raises DatabaseUnavailable, SchemaOutdated."""
     with _translated(engine), engine.connect() as connection:

@@ -203,12 +203,12 @@ def _merge_rows(
         merge.revise(connection, table, names, news, batch_id, now, thresholds.revision_large)
     fresh = [rows[position] for position in believed.positions[~known].tolist()]
     insert_rows(connection, table, tuple(believed.values), fresh, batch_id)
-    _count(connection, table, believed.keys[~known], {row["fund_code"] for row in news})
+    count_rows(connection, table, believed.keys[~known], {row["fund_code"] for row in news})
     return Merged(len(fresh), len(news), len(known) - len(fresh) - len(news))
 
 
-def _count(connection: Connection, table: Table, keys: Keys, revised: set[str]) -> None:
-    """Note what was inserted, by date and by fund."""
+def count_rows(connection: Connection, table: Table, keys: Keys, revised: set[str]) -> None:
+    """Note what was inserted, by date and by fund (`keys` as keys_of gives them), and whose rows were revised."""
     days, counts = np.unique(keys % DAY_RANGE, return_counts=True)
     by_day = zip((date.fromordinal(day) for day in days.tolist()), counts.tolist(), strict=True)
     nav_days.add_rows(connection, table, dict(by_day))

@@ -1,8 +1,8 @@
 """Return and risk formulas of funds, on arrays: definitions version "1".
 
 Pure functions of their arguments: no SQL, no clock. Returns inside the formulas are fractions; the
-published columns `return_*`, `cagr_*`, `volatility_*` and `max_drawdown_*` are in percent, the ratios
-are plain numbers. What cannot be said is NaN (dates: NaT), never infinite.
+published columns `return_*` and those of PERCENT_METRICS are in percent, `days_under_water_*` in calendar
+days, all others plain numbers. What cannot be said is NaN (dates: NaT), never infinite.
 
 Every metric has a base (its starting point) and an end, and both are real NAVs of the fund:
 
@@ -11,37 +11,48 @@ Every metric has a base (its starting point) and an end, and both are real NAVs 
 - the end is the fund's last NAV on or before T. Where it is over 10 days older than T the fund is
   dead or far behind, and all its metrics are null: its "last month" would be a lie;
 - base and end must differ: a fund without a new NAV since the anchor has no return, not one of zero.
+
+The loops are in metric_kernels.py, compiled by numba, which is imported when something is measured.
 """
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from typing import NamedTuple
+from itertools import pairwise
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.metric_columns import COLUMNS as COLUMNS
-from core.metric_columns import DATE_METRICS, PERIOD_MONTHS
-from core.metric_columns import PERIODS as PERIODS
-from core.metric_columns import WINDOWS as WINDOWS
+from core.metric_columns import (
+    BENCHMARK_METRICS as BENCHMARK_METRICS,
+    COLUMNS as COLUMNS,
+    DATE_METRICS,
+    DAY_METRICS as DAY_METRICS,
+    PERCENT_METRICS as PERCENT_METRICS,
+    PERIOD_MONTHS,
+    PERIODS as PERIODS,
+    WINDOWS as WINDOWS,
+)
 
 DEFINITION_VERSION = "1"
 
-MAX_AGE_DAYS = 10  # the longest closure of the market is 10 days between anchor and last session
-MIN_RETURNS = 60
-MIN_COVERAGE_TENTHS = 9  # of the window's trading days
-MIN_CAGR_DAYS = 365
-MIN_RATIO_VOLATILITY = 0.001  # a year; below it a ratio measures rounding of the NAV, not risk
-MIN_FALL = 1e-12  # a smaller fall is rounding (a dividend that equals the drop), not a drawdown
-
-_BLOCK_VALUES = 300_000  # funds x days calculated at a time: arrays of 2.4 MB, near the caches' size
+_ROWS_AT_ONCE = 4_000_000  # of a dense array made ragged: copies of 50 MB
+_ROWS_FOR_THREADS = 200_000  # below it a thread costs more than it saves
+_MAX_AGE = np.timedelta64(10, "D")
+_YEAR = np.timedelta64(365, "D")
 
 Floats = NDArray[np.float64]
 Days = NDArray[np.datetime64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 Column = Floats | Days
+DayNumbers = NDArray[np.int32] | Days  # days since 1970-01-01, or dates
+RiskFree = float | tuple[DayNumbers, Floats]
+Closes = tuple[DayNumbers, Floats]
 
 
 def adjusted_nav(unit_nav: Floats, dividend: Floats, split_ratio: Floats) -> Floats:
@@ -100,186 +111,273 @@ def anchor(calc_date: date | np.datetime64, period: str) -> np.datetime64:
     return min(same_day, month_end)
 
 
+def measure(
+    offsets: Ints,
+    days: DayNumbers,
+    adjusted: Floats,
+    calc_date: date | np.datetime64,
+    sessions: DayNumbers,
+    *,
+    risk_free: RiskFree,
+    periods_per_year: float = 250.0,
+    benchmark: Closes | None = None,
+    threads: int | None = None,
+) -> dict[str, Column]:
+    """All metrics of many funds as of `calc_date`: one array (F,) for each name in COLUMNS.
+
+    Fund f has the rows `offsets[f]` to `offsets[f + 1]`, `offsets` (F + 1,), of `days` (R,), ascending
+    without repeats within a fund, and `adjusted` (R,), its adjusted NAVs; NaN, infinite, zero and negative
+    ones count as missing (validation lets none through to here). Rows after `calc_date` are ignored;
+    "since inception" starts at the first NAV given. A fund whose days are out of order has no metrics;
+    the others are as if it were not there. `sessions`: trading days, ascending, covering the windows.
+    `risk_free`: a fraction a year, or days, ascending, and the fractions valid from each of them on (the
+    first one before it too). `periods_per_year` is the k of the formulas. `benchmark`: days, ascending,
+    and closes; missing closes as missing NAVs. Days are datetime64 or integers since 1970-01-01.
+    `threads`: as many as there are processors unless given; the results do not depend on it.
+
+    With r the returns between consecutive NAVs a fund has (gaps are skipped, never filled) after the base,
+    `rf_d = (1 + risk_free)^(1/k) - 1` of the day on which a return ends, and e = r - rf_d:
+
+    - `return = A_end/A_base - 1`; needs no minimum of data beyond its two NAVs;
+    - `cagr = (A_end/A_base)^(365/days) - 1`, days from base to end; null where T is under 365 days
+      after the base (T, not end: a fund that publishes two days late still has a year behind it);
+    - `volatility = std(r, ddof=1) * sqrt(k)`;
+    - `downside_deviation = sqrt(mean(min(e, 0)^2)) * sqrt(k)`, all days in the mean;
+    - `sharpe = mean(e) / std(r, ddof=1) * sqrt(k)`;
+    - `sortino = mean(e)*k / downside_deviation`;
+    - `max_drawdown = min(A/running peak - 1)`, the base point included; the trough is the first day of
+      the minimum, the peak the last day at the high before it, the recovery the first NAV at or above
+      that high again (NaT while there is none; all three NaT where there was no drawdown);
+    - `days_under_water`: calendar days from that peak to that recovery, to the end while there is none;
+      0 without a drawdown;
+    - `calmar = cagr / abs(max_drawdown)`; null without a drawdown;
+    - `var_95`: the 5 % quantile of r, linear between neighbours, a loss being negative; `cvar_95`: the
+      mean of the floor(0.05*(n - 1)) + 1 smallest r; null under 250 returns, of which a year of the
+      Shanghai calendar has some 243: over 1y only a fund with more NAVs than trading days has them;
+    - `skewness`, `kurtosis` (excess): the sample estimators G1 and G2, as of pandas and of scipy.stats
+      with bias=False;
+    - `best_day`, `worst_day`: largest and smallest r; `win_rate`: share of r > 0 among all;
+    - against the benchmark's returns b, over the pairs, the r between two dates that both have a close,
+      b being the benchmark's change between them: `beta = cov(e, b - rf_d) / var(b - rf_d)`,
+      `alpha = k*(mean(e) - beta*mean(b - rf_d))`, `r_squared` the squared correlation of e and b - rf_d;
+      `tracking_error = std(r - b, ddof=1) * sqrt(k)`, `information_ratio = mean(r - b)*k /
+      tracking_error`; `up_capture` (`down_capture`): over the pairs with b > 0 (b < 0), of which there
+      are n, `(product(1 + r)^(k/n) - 1) / (product(1 + b)^(k/n) - 1)`; all null under 60 pairs.
+
+    Each metric of a window is null under 60 returns or under 90 % of the sessions after the base up
+    to the end. Where annual volatility is under 0.1 % (constant and money-like series) these are null:
+    Sharpe, Sortino, skewness, kurtosis, and against the benchmark (volatility of the pairs' e) all but
+    the tracking error; where the benchmark's is: beta, alpha, R squared and captures; where the tracking
+    error is: the information ratio. Sortino is null too where nothing fell below the risk-free return.
+
+    Formulas: empyrical-reloaded, whose daily factor is k = 252 and whose information ratio and alpha are
+    annualised in other ways; drawdown dates as in pyfolio; alpha: Jensen 1968.
+    Raises ValueError on arrays that do not fit together, sessions, rates or closes out of order, and
+    rates that are no number above -1.
+    """
+    starts, numbers, navs = _ragged(offsets, days, adjusted)
+    kernels = load_kernels()
+    today = int(_day(calc_date).astype(np.int64))
+    rate_days, rates = _daily_rates(risk_free, periods_per_year)
+    close_days, closes = _closes(benchmark)
+    anchors = [
+        kernels.SINCE_INCEPTION if period == "inception" else int(anchor(calc_date, period).astype(np.int64))
+        for period in PERIODS
+    ]
+    bases = (np.array(anchors), np.array([PERIODS.index(window) for window in WINDOWS]))
+    days_due = _ascending("sessions", sessions)
+    out = np.full((len(PERIODS) + len(WINDOWS) * len(kernels.FIGURES), starts.size - 1), np.nan)
+
+    def fill(first: int, last: int) -> None:
+        kernels.measure_funds(
+            *(starts, numbers, navs, first, last, today, *bases, days_due, rate_days, rates),
+            *(close_days, closes, float(periods_per_year), out),
+        )
+
+    _in_shares(fill, starts, threads or os.cpu_count() or 1)
+    return _columns(out, kernels.FIGURES)
+
+
 def calculate(
     dates: Days,
     adjusted: Floats,
     calc_date: date | np.datetime64,
     sessions: Days,
     *,
-    risk_free: float,
+    risk_free: RiskFree,
     periods_per_year: float = 250.0,
+    benchmark: Closes | None = None,
 ) -> dict[str, Column]:
-    """All metrics of many funds as of `calc_date`: one array (N,) for each name in COLUMNS.
+    """The metrics of `measure` for funds that share their dates: one array (N,) for each name in COLUMNS.
 
-    `dates` (T,) ascending without repeats; `adjusted` (T, N) adjusted NAVs, NaN where a fund has none
-    (infinite, zero and negative values count as missing: validation lets none through to here). Rows
-    after `calc_date` are ignored; "since inception" starts at the first NAV given. `sessions`: trading
-    days, ascending, covering the windows. `risk_free` is a fraction a year, `periods_per_year` the k of
-    the formulas.
-
-    With r the returns between consecutive NAVs a fund has (gaps are skipped, never filled) after the
-    base and e = r - rf_d, `rf_d = (1 + risk_free)^(1/k) - 1`:
-
-    - `return = A_end/A_base - 1`; needs no minimum of data beyond its two NAVs;
-    - `cagr = (A_end/A_base)^(365/days) - 1`, days from base to end; null where T is under 365 days
-      after the base (T, not end: a fund that publishes two days late still has a year behind it);
-    - `volatility = std(r, ddof=1) * sqrt(k)`;
-    - `sharpe = mean(e) / std(e, ddof=1) * sqrt(k)`;
-    - `sortino = mean(e)*k / (sqrt(mean(min(e, 0)^2)) * sqrt(k))`, all days in the mean;
-    - `max_drawdown = min(A/running peak - 1)`, the base point included; the trough is the first day of
-      the minimum, the peak the last day at the high before it, the recovery the first NAV at or above
-      that high again (NaT while there is none; all three NaT where there was no drawdown);
-    - `calmar = cagr / abs(max_drawdown)`; null without a drawdown.
-
-    Each metric of a window is null under 60 returns or under 90 % of the sessions after the base up
-    to the end. Both ratios are null where annual volatility is under 0.1 % (constant and money-like
-    series), Sortino also where nothing fell below the risk-free return.
-
-    Formulas: empyrical-reloaded, whose daily factor is k = 252; drawdown dates as in pyfolio.
-    Raises ValueError on arrays that do not fit together or dates out of order.
+    `dates` (T,) ascending without repeats; `adjusted` (T, N) adjusted NAVs, NaN where a fund has none.
+    All else as in `measure`. Raises ValueError as it does, and on dates out of order.
     """
     dates = np.asarray(dates, dtype="datetime64[D]")
-    sessions = np.asarray(sessions, dtype="datetime64[D]")
     if dates.ndim != 1 or adjusted.ndim != 2 or adjusted.shape[0] != dates.size:
         raise ValueError(f"need dates (T,) and NAVs (T, N), got {dates.shape} and {adjusted.shape}")
-    for name, days in (("dates", dates), ("sessions", sessions)):
-        if not np.all(days[1:] > days[:-1]):
-            raise ValueError(f"{name} must be in ascending order without repeats")
-    today = _day(calc_date)
-    rows = int(np.searchsorted(dates, today, side="right"))
+    numbers = _ascending("dates", dates)
     funds = adjusted.shape[1]
-    result = {name: _nulls(name, funds) for name in COLUMNS}
-    if rows == 0:
-        return result
-    step = max(1, _BLOCK_VALUES // rows)
-    for start in range(0, funds, step):
-        some = slice(start, start + step)
-        block = _prepare(dates[:rows], adjusted[:rows, some], today)
-        for name, values in _measure(block, sessions, risk_free, periods_per_year).items():
-            result[name][some] = values
+    step = max(1, _ROWS_AT_ONCE // max(1, dates.size))
+    parts = []
+    for start in range(0, max(1, funds), step):
+        block = adjusted[:, start : start + step]
+        count = block.shape[1]
+        parts.append(
+            measure(
+                np.arange(count + 1) * dates.size,
+                np.tile(numbers, count),
+                np.ravel(block, order="F"),
+                calc_date,
+                sessions,
+                risk_free=risk_free,
+                periods_per_year=periods_per_year,
+                benchmark=benchmark,
+            )
+        )
+    return {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+
+
+def measure_money(
+    offsets: Ints, days: DayNumbers, income_per_10k: Floats, calc_date: date | np.datetime64
+) -> dict[str, Column]:
+    """The metrics of money funds, from income instead of NAVs: one array (F,) for each name in COLUMNS.
+
+    `offsets`, `days` and `calc_date` as in `measure`; `income_per_10k` (R,) in currency per 10,000 shares,
+    missing where not finite or not above -10,000. A row stands for the days since the fund's row before
+    it, so that a Monday's may hold the weekend's income, or Saturday and Sunday have their own. With base,
+    anchor and end as for NAVs, a base row's own income being earned before it:
+
+    - `return = product(1 + income/10000) - 1` over the rows after the base up to the end;
+    - `cagr = (1 + return)^(365/days) - 1`, days from base to end; null where T is under 365 days after
+      the base.
+
+    Both in percent, and null where two neighbouring rows between base and end are over 10 days apart: the
+    income between them is not known. All other columns are null: the shares of a money fund have no
+    NAV to fall. A fund whose days are out of order has nothing but nulls. Raises ValueError on arrays
+    that do not fit together.
+    """
+    starts, numbers, incomes = _ragged(offsets, days, income_per_10k)
+    today = _day(calc_date)
+    result = {name: _nulls(name, starts.size - 1) for name in COLUMNS}
+    for fund in range(starts.size - 1):
+        rows = slice(starts[fund], starts[fund + 1])
+        day, income = numbers[rows].astype("datetime64[D]"), incomes[rows]
+        if not np.all(day[1:] > day[:-1]):
+            continue
+        usable = (day <= today) & np.isfinite(income) & (income > -10_000)
+        for name, value in _compounded(day[usable], income[usable], today).items():
+            result[name][fund] = value
     return result
 
 
-class _Block(NamedTuple):
-    """Some funds, one a row so that a fund's NAVs lie together; positions are columns, -1 for none."""
+def load_kernels() -> ModuleType:
+    """The compiled loops; the first import on a machine compiles them (ten seconds) and keeps the code.
 
-    today: np.datetime64
-    dates: Days  # (T,)
-    nav: Floats  # (F, T), NaN where the fund has none
-    returns: Floats  # (F, T), NaN where there is no NAV or none before it
-    latest: Ints  # (F, T), position of the last NAV up to and including each column
-    first: Ints  # (F,)
-    end: Ints  # (F,), -1 also where the last NAV is too old
+    It is kept where NUMBA_CACHE_DIR says, or beside the source, or, where that cannot be written to, in the
+    user's cache folder; where there is none either, each process compiles for itself.
+    """
+    from core import metric_kernels
 
-
-def _prepare(dates: Days, adjusted: Floats, today: np.datetime64) -> _Block:
-    nav = np.array(adjusted.T, dtype=np.float64, order="C")
-    present = _usable(nav)
-    nav[~present] = np.nan
-    latest = np.maximum.accumulate(np.where(present, np.arange(dates.size), -1), axis=1)
-    returns = np.full_like(nav, np.nan)
-    # before a fund's first NAV `latest` is -1 and column 0 holds NaN, so clipping to 0 gives NaN
-    previous = np.take_along_axis(nav, np.maximum(latest[:, :-1], 0), axis=1)
-    with np.errstate(over="ignore"):
-        returns[:, 1:] = nav[:, 1:] / previous - 1
-    end = latest[:, -1]
-    end = np.where((end >= 0) & (_days_between(dates[end], today) <= MAX_AGE_DAYS), end, -1)
-    return _Block(today, dates, nav, returns, latest, np.argmax(present, axis=1), end)
+    return metric_kernels
 
 
-def _measure(block: _Block, sessions: Days, risk_free: float, k: float) -> dict[str, Column]:
-    result: dict[str, Column] = {}
-    bases = {period: _base(block, period) for period in PERIODS}
-    with np.errstate(all="ignore"):  # every quotient without a meaning is made null below
-        for period, base in bases.items():
-            result[f"return_{period}"] = _or_null(100 * (_growth(block, base) - 1), base >= 0)
-        for window in WINDOWS:
-            base = bases[window]
-            if not (base >= 0).any():
-                continue
-            for metric, values in _window(block, base, sessions, risk_free, k).items():
-                result[f"{metric}_{window}"] = values
-    return result
+def _ragged(offsets: Ints, days: DayNumbers, values: Floats) -> tuple[Ints, NDArray[np.int32], Floats]:
+    """The arguments as the loops take them; a mapped file is not copied. They read without checks."""
+    starts = np.require(offsets, np.int64, ["C", "A"])
+    numbers = _day_numbers(days)
+    floats = np.require(values, np.float64, ["C", "A"])
+    if starts.ndim != 1 or numbers.ndim != 1 or floats.shape != numbers.shape or starts.size == 0:
+        shapes = f"{starts.shape}, {numbers.shape} and {floats.shape}"
+        raise ValueError(f"need offsets (F + 1,), days (R,) and values (R,), got {shapes}")
+    if starts[0] < 0 or starts[-1] > numbers.size or np.any(starts[1:] < starts[:-1]):
+        raise ValueError(f"offsets must rise from 0 to at most {numbers.size}")
+    return starts, numbers, floats
 
 
-def _base(block: _Block, period: str) -> Ints:
-    """Position of each fund's base for `period`, (F,); -1 where the period is null."""
-    if period == "inception":
-        base, fresh = block.first, np.ones(block.first.shape, dtype=np.bool_)
-    else:
-        day = anchor(block.today, period)
-        column = int(np.searchsorted(block.dates, day, side="right")) - 1
-        if column < 0:
-            return np.full(block.first.shape, -1)
-        base = block.latest[:, column]
-        fresh = _days_between(block.dates[base], day) <= MAX_AGE_DAYS
-    return np.where(fresh & (base >= 0) & (base < block.end), base, -1)
+def _day_numbers(days: NDArray[Any]) -> NDArray[np.int32]:
+    whole = days.astype("datetime64[D]").astype(np.int64) if days.dtype.kind == "M" else days
+    return np.require(whole, np.int32, ["C", "A"])
 
 
-def _window(block: _Block, base: Ints, sessions: Days, risk_free: float, k: float) -> dict[str, Column]:
-    from_day, to_day = block.dates[base], block.dates[block.end]
-    left = int(base[base >= 0].min())  # columns before the earliest base belong to no fund's window
-    position = np.arange(left, block.dates.size)
-    count, volatility, sharpe, sortino = _risk(
-        np.where(position > base[:, None], block.returns[:, left:], np.nan), (1 + risk_free) ** (1 / k) - 1, k
-    )
-    drawdown, *days = _drawdown(
-        np.where(position >= base[:, None], block.nav[:, left:], np.nan), block.dates[left:]
-    )
-    cagr = _growth(block, base) ** (365 / _days_between(from_day, to_day)) - 1
-
-    trading_days = np.searchsorted(sessions, to_day, "right") - np.searchsorted(sessions, from_day, "right")
-    enough = (base >= 0) & (count >= MIN_RETURNS) & (10 * count >= MIN_COVERAGE_TENTHS * trading_days)
-    a_year = enough & (_days_between(from_day, block.today) >= MIN_CAGR_DAYS)
-    risky = enough & (volatility >= MIN_RATIO_VOLATILITY)
-    fell = enough & (drawdown < 0)
-    values: dict[str, Column] = {
-        "cagr": _or_null(100 * cagr, a_year),
-        "volatility": _or_null(100 * volatility, enough),
-        "sharpe": _or_null(sharpe, risky),
-        "sortino": _or_null(sortino, risky),
-        "max_drawdown": _or_null(100 * drawdown, enough),
-        "calmar": _or_null(cagr / np.abs(drawdown), a_year & fell),
-    }
-    for name, day in zip(DATE_METRICS, days, strict=True):
-        values[name] = np.where(fell, day, np.datetime64("NaT", "D"))
-    return values
+def _ascending(name: str, days: DayNumbers) -> NDArray[np.int32]:
+    numbers = _day_numbers(np.asarray(days))
+    if numbers.ndim != 1 or not np.all(numbers[1:] > numbers[:-1]):
+        raise ValueError(f"{name} must be in ascending order without repeats")
+    return numbers
 
 
-def _risk(returns: Floats, daily_risk_free: float, k: float) -> tuple[Ints, Floats, Floats, Floats]:
-    """Number of returns, annual volatility, Sharpe and Sortino of each row; NaN marks no return."""
-    present = ~np.isnan(returns)
-    count = present.sum(axis=1)
-    excess = np.where(present, returns - daily_risk_free, 0.0)
-    mean = excess.sum(axis=1) / count
-    downside = np.sqrt(np.square(np.minimum(excess, 0.0)).sum(axis=1) / count)
-    deviation = np.where(present, excess - mean[:, None], 0.0)
-    # a constant less than its returns: the standard deviation of the excess is that of the returns
-    std = np.sqrt(np.square(deviation).sum(axis=1) / (count - 1))
-    return count, std * np.sqrt(k), mean / std * np.sqrt(k), mean * k / (downside * np.sqrt(k))
+def _daily_rates(risk_free: RiskFree, k: float) -> tuple[NDArray[np.int32], Floats]:
+    """Days and the daily rates valid from them on."""
+    days, yearly = risk_free if isinstance(risk_free, tuple) else (np.zeros(1, np.int32), risk_free)
+    numbers, rates = _ascending("days of rates", days), np.atleast_1d(np.asarray(yearly, np.float64))
+    if rates.shape != numbers.shape or rates.size == 0:
+        raise ValueError(f"need days and rates of one length, got {numbers.shape} and {rates.shape}")
+    if not np.all(np.isfinite(rates) & (rates > -1)):
+        raise ValueError(f"a risk-free rate is a fraction above -1, got {rates.tolist()}")
+    return numbers, (1 + rates) ** (1 / k) - 1
 
 
-def _drawdown(nav: Floats, dates: Days) -> tuple[Floats, Days, Days, Days]:
-    """Maximum drawdown of each row (a fraction <= 0), its peak, trough and recovery day; NaN is skipped."""
-    high = np.fmax.accumulate(nav, axis=1)
-    fall = nav / high - 1
-    fall[fall > -MIN_FALL] = 0.0
-    fall[np.isnan(nav)] = np.inf
-    trough = np.argmin(fall, axis=1)
-    rows, column = np.arange(nav.shape[0]), np.arange(nav.shape[1])
-    at_high = (fall == 0.0) & (column <= trough[:, None])
-    peak = nav.shape[1] - 1 - np.argmax(at_high[:, ::-1], axis=1)
-    to_recover = high[rows, trough] * (1 - MIN_FALL)
-    recovered = (nav >= to_recover[:, None]) & (column > trough[:, None])
-    recovery = np.argmax(recovered, axis=1)
-    recovery_day = np.where(recovered[rows, recovery], dates[recovery], np.datetime64("NaT", "D"))
-    return fall[rows, trough], dates[peak], dates[trough], recovery_day
+def _closes(benchmark: Closes | None) -> tuple[NDArray[np.int32], Floats]:
+    if benchmark is None:
+        return np.zeros(0, np.int32), np.zeros(0)
+    days, closes = _ascending("days of closes", benchmark[0]), np.asarray(benchmark[1], np.float64)
+    if closes.shape != days.shape:
+        raise ValueError(f"need days and closes of one length, got {days.shape} and {closes.shape}")
+    known = _usable(closes)
+    return np.ascontiguousarray(days[known]), np.ascontiguousarray(closes[known])
 
 
-def _growth(block: _Block, base: Ints) -> Floats:
-    rows = np.arange(base.size)
-    growth: Floats = block.nav[rows, block.end] / block.nav[rows, base]
-    return growth
+def _in_shares(fill: Any, starts: Ints, threads: int) -> None:
+    """Calls `fill(first, last)` for all funds, in several threads if that pays; the loops hold no lock."""
+    funds = starts.size - 1
+    if threads == 1 or starts[-1] - starts[0] < _ROWS_FOR_THREADS:
+        fill(0, funds)
+        return
+    goals = np.linspace(starts[0], starts[-1], 8 * threads + 1)[1:-1]
+    cuts = np.unique([0, *np.searchsorted(starts, goals), funds]).tolist()
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(fill, *share) for share in pairwise(cuts)]:
+            done.result()
+
+
+def _columns(out: Floats, figures: tuple[str, ...]) -> dict[str, Column]:
+    """The rows of the loops' result by name, in percent where meant, dates as dates, never infinite."""
+    out[~np.isfinite(out)] = np.nan
+    found = {f"return_{period}": 100 * row for period, row in zip(PERIODS, out, strict=False)}
+    result: dict[str, Column] = {**found}
+    names = [(figure, window) for window in WINDOWS for figure in figures]
+    for (figure, window), row in zip(names, out[len(PERIODS) :], strict=True):
+        column: Column = row
+        if figure in DATE_METRICS:
+            known = ~np.isnan(row)
+            column = np.full(row.shape, np.datetime64("NaT", "D"))
+            column[known] = row[known].astype(np.int64).astype("datetime64[D]")
+        elif figure in PERCENT_METRICS:
+            column = 100 * row
+        result[f"{figure}_{window}"] = column
+    return {name: result[name] for name in COLUMNS}
+
+
+def _compounded(day: Days, income: Floats, today: np.datetime64) -> dict[str, float]:
+    """Returns and growth a year, percent, of one money fund from its usable rows up to `today`."""
+    end = day.size - 1
+    if end < 1 or today - day[end] > _MAX_AGE:
+        return {}
+    growth = np.cumsum(np.log1p(income / 10_000))
+    gaps = np.cumsum(np.diff(day, prepend=day[:1]) > _MAX_AGE)
+    result: dict[str, float] = {}
+    for period in PERIODS:
+        since = day[0] if period == "inception" else anchor(today, period)
+        base = int(np.searchsorted(day, since, side="right")) - 1
+        if base < 0 or base == end or since - day[base] > _MAX_AGE or gaps[end] > gaps[base]:
+            continue
+        logarithm = growth[end] - growth[base]
+        result[f"return_{period}"] = 100 * np.expm1(logarithm)
+        if period in WINDOWS and today - day[base] >= _YEAR:
+            years = (day[end] - day[base]) / _YEAR
+            result[f"cagr_{period}"] = 100 * np.expm1(logarithm / years)
+    return {name: float(value) for name, value in result.items() if np.isfinite(value)}
 
 
 def _day(day: date | np.datetime64) -> np.datetime64:
@@ -289,15 +387,6 @@ def _day(day: date | np.datetime64) -> np.datetime64:
 
 def _usable(nav: Floats) -> Bools:
     return np.isfinite(nav) & (nav > 0)
-
-
-def _days_between(start: Days, end: Days | np.datetime64) -> Ints:
-    days: Ints = (end - start).astype(np.int64)
-    return days
-
-
-def _or_null(values: Floats, known: Bools) -> Floats:
-    return np.where(known & np.isfinite(values), values, np.nan)
 
 
 def _nulls(name: str, funds: int) -> Column:

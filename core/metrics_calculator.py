@@ -1,34 +1,70 @@
-"""FundMetricsCalculator: NAVs and events out of the database, one row of metrics per fund back into it."""
+"""FundMetricsCalculator: series out of the database, one row of metrics per fund back into it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine, delete, select
+from sqlalchemy import Connection, Engine, select
 
-from core import db, nav_frames, nav_store
-from core.crash_points import reached
-from core.metrics import COLUMNS, DEFINITION_VERSION, adjusted_nav, calculate
-from core.schema import fund_event, fund_metrics
+from core import db, nav_store
+from core.metrics import (
+    COLUMNS,
+    DEFINITION_VERSION,
+    Closes,
+    Column,
+    RiskFree,
+    adjusted_nav,
+    load_kernels,
+    measure,
+    measure_money,
+)
+from core.nav_mirror import Series, open_mirror, read_series_of
+from core.schema import benchmark_index, risk_free_rate
 from core.thresholds import Thresholds
 from core.trading_calendar import TradingCalendar
 
-FUNDS_AT_ONCE = 400
+BENCHMARK = "000300"  # CSI 300 沪深300
+ROWS_AT_ONCE = 2_000_000  # looked at for breaks: arrays of 16 MB
 ROW_COLUMNS = ("fund_code", "calc_date", "definition_version", "nav_date", "nav_count", *COLUMNS)
 MetricsRow = tuple[Any, ...]  # in the order of ROW_COLUMNS, null as None
 
 
-class FundMetricsCalculator:
-    """Metrics of definition version core.metrics.DEFINITION_VERSION, from adjusted NAVs.
+@dataclass(frozen=True)
+class Measured:
+    """Metrics of many funds as of one date; every array (F,)."""
 
-    `risk_free` is a fraction a year. A step between two NAVs that no event explains and that no fund
-    of its category can make (config/rules.toml, return_limit) breaks a series: what lies before it
-    is on another basis and is left out.
+    calc_date: date
+    codes: list[str]
+    nav_dates: NDArray[np.datetime64]  # of the newest row used
+    nav_counts: NDArray[np.int64]
+    columns: dict[str, Column]  # of COLUMNS, NaN and NaT for null
+
+    def rows(self) -> list[MetricsRow]:
+        """As save_metrics takes them."""
+        days = self.nav_dates.astype("datetime64[D]").astype(str).tolist()
+        values = [_nullable(self.columns[name]) for name in COLUMNS]
+        heads = zip(self.codes, days, self.nav_counts.tolist(), strict=True)
+        day = self.calc_date.isoformat()
+        return [
+            (code, day, DEFINITION_VERSION, newest, count, *rest)
+            for (code, newest, count), rest in zip(heads, zip(*values, strict=True), strict=True)
+        ]
+
+
+class FundMetricsCalculator:
+    """Metrics of definition version core.metrics.DEFINITION_VERSION, from adjusted NAVs and money funds' incomes.
+
+    `risk_free` is a fraction a year, where the table risk_free_rate has none. `mirror` is the folder of
+    core.nav_mirror. A step between two NAVs that no event explains and that no fund of its category can
+    make (config/rules.toml, return_limit) breaks a series: what lies before it is on another basis and left out.
     """
 
     def __init__(
@@ -39,12 +75,14 @@ class FundMetricsCalculator:
         *,
         risk_free: float,
         periods_per_year: float,
+        mirror: Path,
     ) -> None:
         self.engine = engine
         self.sessions = np.array(calendar.sessions, dtype="datetime64[D]")
         self.thresholds = thresholds
         self.risk_free = risk_free
         self.periods_per_year = periods_per_year
+        self.mirror = mirror
 
     def calculate_all_metrics(
         self, fund_code: str, nav_data: pd.DataFrame, calc_date: date, category: str = "other"
@@ -53,7 +91,7 @@ class FundMetricsCalculator:
 
         `nav_data`: nav_date and unit_nav in any order, optionally dividend and split_ratio; rows after
         `calc_date` are ignored. Raises ValueError naming fund and date on a repeated date or a NAV that
-        is not above zero.
+        is not above zero, DatabaseUnavailable.
         """
         data = nav_data.sort_values("nav_date")
         wrong = data[~(data["unit_nav"] > 0) | data["nav_date"].duplicated()]
@@ -61,128 +99,146 @@ class FundMetricsCalculator:
             raise ValueError(
                 f"fund {fund_code}: unusable NAV on {pd.Timestamp(wrong['nav_date'].iloc[0]).date()}"
             )
-        frame = pd.DataFrame(
-            {
-                "fund_code": fund_code,
-                "nav_date": data["nav_date"].to_numpy().astype("datetime64[s]"),
-                "unit_nav": data["unit_nav"].to_numpy(dtype=float),
-                "dividend": data.get("dividend", np.nan),
-                "split_ratio": data.get("split_ratio", np.nan),
-            }
+        empty = np.full(len(data), np.nan)
+        events = (np.asarray(data.get(name, empty), dtype=float) for name in ("dividend", "split_ratio"))
+        series = Series(
+            np.array([0], dtype=np.int32),
+            np.array([0, len(data)], dtype=np.int64),
+            data["nav_date"].to_numpy().astype("datetime64[D]").astype(np.int32),
+            adjusted_nav(data["unit_nav"].to_numpy(dtype=float), *events),
         )
-        frame = frame[frame["nav_date"] <= pd.Timestamp(calc_date)]
-        rows = self._measure(frame, calc_date, {fund_code: category})
-        values = rows[0] if rows else (None,) * len(ROW_COLUMNS)
-        return dict(zip(ROW_COLUMNS[-len(COLUMNS) :], values[-len(COLUMNS) :], strict=True))
+        with db.read(self.engine) as connection:
+            found = self._measure(connection, series, calc_date, {"000000": category})
+        if not found.codes:
+            return dict.fromkeys(COLUMNS)
+        return {name: _nullable(found.columns[name])[0] for name in COLUMNS}
 
     def calculate_market(
-        self, calc_date: date, fund_codes: Sequence[str] | None = None
-    ) -> Iterator[list[MetricsRow]]:
-        """Rows of metrics as of `calc_date` for the funds named, or all, a few hundred funds at a time."""
-        with db.read(self.engine) as connection:
-            categories = nav_store.known_funds(connection)
-            codes = sorted(fund_codes) if fund_codes is not None else nav_store.funds_with_navs(connection)
-            for start in range(0, len(codes), FUNDS_AT_ONCE):
-                frame = _read_navs(connection, codes[start : start + FUNDS_AT_ONCE], calc_date)
-                yield self._measure(frame, calc_date, categories)
+        self, calc_date: date, fund_codes: Sequence[str] | None = None, *, fresh: bool = False
+    ) -> Measured:
+        """Metrics as of `calc_date` of the funds named, or of all; `fresh`: all is read from the database itself.
 
-    def _measure(self, frame: pd.DataFrame, calc_date: date, categories: dict[str, str]) -> list[MetricsRow]:
-        """`frame`: fund_code, nav_date, unit_nav, dividend, split_ratio, sorted by the first two."""
-        if frame.empty:
-            return []
-        column, codes = pd.factorize(frame["fund_code"])
-        day = frame["nav_date"].to_numpy().astype("datetime64[D]")
-        dates, row = np.unique(day, return_inverse=True)
-        adjusted = np.full((len(dates), len(codes)), np.nan)
-        adjusted[row, column] = self._adjusted(
-            frame, column, day, [categories.get(c, "other") for c in codes]
-        )
-        columns = calculate(
-            dates,
-            adjusted,
+        Raises DatabaseUnavailable.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="compiled") as pool:
+            pool.submit(load_kernels)  # takes as long as reading
+            if fund_codes is None and not fresh:
+                mirror = open_mirror(self.engine, self.mirror)
+                navs, incomes = mirror.navs, mirror.incomes
+            else:
+                navs, incomes = read_series_of(self.engine, fund_codes)
+        with db.read(self.engine) as connection:
+            parts = [self._measure(connection, navs, calc_date, nav_store.known_funds(connection))]
+        others = ~np.isin(incomes.codes, navs.codes)
+        if others.any():
+            parts.append(_measure_money(incomes, others, calc_date))
+        return _together(calc_date, parts)
+
+    def _measure(
+        self, connection: Connection, series: Series, calc_date: date, categories: Mapping[str, str]
+    ) -> Measured:
+        series = _up_to(series, calc_date)
+        codes = [f"{code:06d}" for code in series.codes.tolist()]
+        limits = self.thresholds.return_limit
+        limit = np.array([limits.get(categories.get(code, "other"), limits["other"]) for code in codes])
+        columns = measure(
+            series.offsets,
+            series.days,
+            self._unbroken(series, limit),
             calc_date,
             self.sessions,
-            risk_free=self.risk_free,
+            risk_free=_risk_free(connection, self.risk_free),
             periods_per_year=self.periods_per_year,
+            benchmark=_benchmark(connection),
         )
-        counts = np.bincount(column, minlength=len(codes))
-        newest = day[np.cumsum(counts) - 1]
-        values = [_nullable(columns[name]) for name in COLUMNS]
-        heads = zip(codes, newest.astype(str).tolist(), counts.tolist(), strict=True)
-        return [
-            (code, calc_date.isoformat(), DEFINITION_VERSION, last, count, *rest)
-            for (code, last, count), rest in zip(heads, zip(*values, strict=True), strict=True)
-        ]
+        return _measured(calc_date, codes, series, columns)
 
-    def _adjusted(
-        self,
-        frame: pd.DataFrame,
-        column: NDArray[np.int64],
-        day: NDArray[np.datetime64],
-        categories: list[str],
-    ) -> NDArray[np.float64]:
-        """Adjusted NAVs of the frame's rows; NaN before the last break of a fund's series."""
-        values = frame["unit_nav"].to_numpy(dtype=float).copy()
-        dividend, split = (frame[name].to_numpy(dtype=float) for name in ("dividend", "split_ratio"))
-        starts = np.flatnonzero(np.diff(column, prepend=-1))
-        with_events = np.unique(column[~np.isnan(dividend) | ~np.isnan(split)])
-        ends = np.append(starts[1:], len(column))
-        for fund in with_events:
-            rows = slice(starts[fund], ends[fund])
-            values[rows] = adjusted_nav(values[rows], dividend[rows], split[rows])
-        limits = self.thresholds.return_limit
-        limit = np.array([limits.get(name, limits["other"]) for name in categories])[column]
-        at = np.searchsorted(self.sessions, day, side="right")
-        gap = np.clip(np.diff(at, prepend=at[:1]), 1, 5)
-        change = np.abs(values / np.concatenate((values[:1], values[:-1])) - 1)
-        broken = 100 * change > limit * np.sqrt(gap)
-        broken[starts] = False
-        for at_row in np.flatnonzero(broken):
-            values[starts[column[at_row]] : at_row] = np.nan
+    def _unbroken(self, series: Series, limit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The values, NaN before the last break of a fund's series. Writes into them (not into a mapped file)."""
+        if not len(limit):
+            return series.values
+        sessions = self.sessions.astype(np.int64)
+        first = int(series.days.min())
+        ordinal = np.searchsorted(sessions, np.arange(first, int(series.days.max()) + 1), side="right")
+        starts, values = series.offsets[:-1], series.values
+        for low in range(1, len(values), ROWS_AT_ONCE):
+            rows = slice(low, min(low + ROWS_AT_ONCE, len(values)))
+            before = slice(rows.start - 1, rows.stop - 1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                change = 100 * np.abs(values[rows] / values[before] - 1)
+            at = low + np.flatnonzero(change > limit.min())
+            fund = np.searchsorted(series.offsets, at, side="right") - 1
+            gap = ordinal[series.days[at] - first] - ordinal[series.days[at - 1] - first]
+            broken = change[at - low] > limit[fund] * np.sqrt(np.clip(gap, 1, 5))
+            broken &= at > starts[fund]
+            for row, mine in zip(at[broken].tolist(), fund[broken].tolist(), strict=True):
+                values[starts[mine] : row] = np.nan
         return values
 
 
-def _read_navs(connection: Connection, codes: Sequence[str], until: date) -> pd.DataFrame:
-    """NAVs up to `until` of these funds (sorted codes), with their dividends and splits beside them."""
-    nav = nav_frames.nav_rows(connection, codes, until)
-    events = connection.execute(
-        select(fund_event).where(
-            fund_event.c.fund_code.in_(codes),
-            fund_event.c.ex_date <= until,
-            fund_event.c.evidence != "announced",
-        )
-    ).all()
-    for kind, name in (("dividend", "dividend"), ("split", "split_ratio")):
-        found = pd.DataFrame(
-            [(e.fund_code, e.ex_date, e.value) for e in events if e.kind == kind],
-            columns=["fund_code", "nav_date", name],
-        )
-        found["nav_date"] = found["nav_date"].to_numpy(dtype="datetime64[D]").astype("datetime64[s]")
-        nav = nav.merge(found.astype({name: float}), on=["fund_code", "nav_date"], how="left")
-    return nav
+def _up_to(series: Series, day: date) -> Series:
+    """The rows up to a date, and the funds that have any."""
+    until = np.datetime64(day, "D").astype(np.int64)
+    if not len(series.days) or int(series.days.max()) <= until:
+        return series
+    keep = series.days <= until
+    counts = np.add.reduceat(keep, series.offsets[:-1], dtype=np.int64)
+    some = counts > 0
+    offsets = np.concatenate(([0], np.cumsum(counts[some])))
+    return Series(series.codes[some], offsets, series.days[keep], series.values[keep])
+
+
+def _measured(calc_date: date, codes: list[str], series: Series, columns: dict[str, Column]) -> Measured:
+    newest = series.days[series.offsets[1:] - 1].astype("datetime64[D]")
+    return Measured(calc_date, codes, newest, np.diff(series.offsets), columns)
+
+
+def _measure_money(incomes: Series, chosen: NDArray[np.bool_], calc_date: date) -> Measured:
+    counts = np.diff(incomes.offsets)
+    rows = np.repeat(chosen, counts)
+    offsets = np.concatenate(([0], np.cumsum(counts[chosen])))
+    mine = _up_to(Series(incomes.codes[chosen], offsets, incomes.days[rows], incomes.values[rows]), calc_date)
+    columns = measure_money(mine.offsets, mine.days, mine.values, calc_date)
+    return _measured(calc_date, [f"{code:06d}" for code in mine.codes.tolist()], mine, columns)
+
+
+def _together(calc_date: date, parts: Sequence[Measured]) -> Measured:
+    """Several as one, ordered by code."""
+    codes = [code for part in parts for code in part.codes]
+    order = np.argsort(np.array(codes, dtype=str), kind="stable")
+    return Measured(
+        calc_date,
+        [codes[at] for at in order.tolist()],
+        np.concatenate([part.nav_dates for part in parts])[order],
+        np.concatenate([part.nav_counts for part in parts])[order],
+        {name: np.concatenate([part.columns[name] for part in parts])[order] for name in COLUMNS},
+    )
+
+
+def _risk_free(connection: Connection, otherwise: float) -> RiskFree:
+    rate = risk_free_rate.c
+    rows = connection.execute(select(rate.effective_from, rate.rate).order_by(rate.effective_from)).all()
+    if not rows:
+        return otherwise
+    return np.array([row[0] for row in rows], dtype="datetime64[D]"), np.array([row[1] for row in rows])
+
+
+def _benchmark(connection: Connection) -> Closes | None:
+    close = benchmark_index.c
+    query = select(close.trade_date, close.close).where(close.index_code == BENCHMARK)
+    rows = connection.execute(query.order_by(close.trade_date)).all()
+    if not rows:
+        return None
+    return np.array([row[0] for row in rows], dtype="datetime64[D]"), np.array(
+        [float(row[1]) for row in rows]
+    )
 
 
 def _nullable(values: NDArray[Any]) -> list[Any]:
     """Python values for the driver: dates as ISO text, NaN and NaT as None."""
     if values.dtype.kind == "M":
-        return [
-            None if text == "NaT" else text for text in values.astype("datetime64[D]").astype(str).tolist()
-        ]
-    return [None if value != value else value for value in values.tolist()]
-
-
-def save_metrics(
-    connection: Connection,
-    calc_date: date,
-    rows: Sequence[MetricsRow],
-    fund_codes: Sequence[str] | None = None,
-) -> int:
-    """Replace the metrics of this date (of these funds only, if named); returns the number of rows."""
-    old = delete(fund_metrics).where(
-        fund_metrics.c.calc_date == calc_date, fund_metrics.c.definition_version == DEFINITION_VERSION
-    )
-    if fund_codes is not None:
-        old = old.where(fund_metrics.c.fund_code.in_(fund_codes))
-    connection.execute(old)
-    reached("metrics.cleared")
-    return db.bulk_insert(connection, fund_metrics, ROW_COLUMNS, rows)
+        texts = values.astype("datetime64[D]").astype(object)
+        return [None if day is None else day.isoformat() for day in texts.tolist()]
+    found = values.astype(object)
+    found[np.isnan(values)] = None
+    return list(found.tolist())

@@ -1,78 +1,47 @@
 """Every table. The same definitions serve SQLite and MySQL/MariaDB.
 
-NAVs travel as float64 and rest as DECIMAL(20,12) on MySQL, as REAL on SQLite: exact for everything
-published with up to 15 significant digits (twelve decimals below 1,000). What is not yet believed rests
-as DOUBLE: a misprint of any size can be staged and quarantined.
+What is not yet believed rests as DOUBLE: a misprint of any size can be staged and quarantined.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Any
-
 from sqlalchemy import (
     CHAR,
-    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     Date,
-    DateTime,
     Double,
     ForeignKey,
     Index,
     Integer,
-    MetaData,
-    Numeric,
     SmallInteger,
     String,
     Table,
     Text,
-    TypeDecorator,
-    UniqueConstraint,
 )
-from sqlalchemy.dialects import mysql
-from sqlalchemy.engine import Dialect
 
+from core.column_types import (
+    CLUSTERED,
+    CODE,
+    COMMON,
+    ID,
+    NAV,
+    PERCENT,
+    Instant as Instant,
+    metadata as metadata,
+)
 from core.metric_columns import COLUMNS as METRIC_COLUMNS
-
-
-class Instant(TypeDecorator[datetime]):
-    """An aware datetime, stored in UTC with microseconds. A naive one is refused."""
-
-    impl = DateTime
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> Any:
-        return dialect.type_descriptor(mysql.DATETIME(fsp=6) if dialect.name == "mysql" else DateTime())
-
-    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"naive datetime {value!r}: instants carry a timezone")
-        return value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
-        return None if value is None else value.replace(tzinfo=UTC)
-
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "pk": "pk_%(table_name)s",
-    }
+from core.rank_columns import COMPONENT_COLUMNS, RANK_COLUMNS, worked_out
+from core.run_tables import (
+    daemon as daemon,
+    job_command as job_command,
+    job_pause as job_pause,
+    job_run as job_run,
+    run_attempt as run_attempt,
+    run_event as run_event,
 )
-
-NAV = Numeric(20, 12, asdecimal=False).with_variant(Double(), "sqlite")
-PERCENT = Numeric(16, 8, asdecimal=False).with_variant(Double(), "sqlite")
-CODE = CHAR(6)
-ID = BigInteger().with_variant(Integer(), "sqlite")
-COMMON: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
-CLUSTERED: dict[str, Any] = COMMON | {"sqlite_with_rowid": False}
 
 fund_info = Table(
     "fund_info",
@@ -272,6 +241,48 @@ fund_metrics = Table(
     **CLUSTERED,
 )
 
+fund_rank = Table(
+    "fund_rank",
+    metadata,
+    Column("fund_code", CODE, primary_key=True),
+    Column("calc_date", Date, primary_key=True),
+    Column("definition_version", String(8), primary_key=True),
+    *(
+        Column(
+            name,
+            Double() if name.startswith("percentile_") else Integer,
+            *([Computed(formula, persisted=False)] if (formula := worked_out(name)) else []),
+        )
+        for name in RANK_COLUMNS
+    ),
+    Index(None, "calc_date"),
+    **CLUSTERED,
+)
+
+fund_score = Table(
+    "fund_score",
+    metadata,
+    Column("fund_code", CODE, primary_key=True),
+    Column("calc_date", Date, primary_key=True),
+    Column("definition_version", String(8), primary_key=True),
+    Column("score", Double(), comment="0 to 100; null where too little is known"),
+    Column("level", String(1), comment="S, A, B, C or D"),
+    Column("known_count", SmallInteger, nullable=False, comment="components that are known"),
+    *(Column(name, Double(), comment="percentile among its type") for name in COMPONENT_COLUMNS),
+    Index(None, "calc_date"),
+    **CLUSTERED,
+)
+
+risk_free_rate = Table(
+    "risk_free_rate",
+    metadata,
+    Column("effective_from", Date, primary_key=True, comment="the first day it holds for"),
+    Column("rate", Double(), nullable=False, comment="a year, as a fraction"),
+    Column("note", String(200)),
+    CheckConstraint("rate > -1", name="possible"),
+    **CLUSTERED,
+)
+
 benchmark_index = Table(
     "benchmark_index",
     metadata,
@@ -383,125 +394,4 @@ trade_calendar = Table(
     Column("cal_date", Date, primary_key=True, comment="a trading day"),
     Column("provisional", Boolean(), nullable=False),
     **CLUSTERED,
-)
-
-job_run = Table(
-    "job_run",
-    metadata,
-    Column("id", ID, primary_key=True, autoincrement=True),
-    Column("job_id", String(64), nullable=False),
-    Column("task", String(64), nullable=False),
-    Column("business_date", Date, nullable=False),
-    Column("scheduled_for", Instant, comment="null for runs asked for by hand"),
-    Column("params", Text, nullable=False, comment="JSON"),
-    Column("status", String(12), nullable=False, comment="scheduler.job.RunStatus"),
-    Column("active_key", String(64), unique=True, comment="the job's id while the run is RUNNING"),
-    Column("reason", String(1000)),
-    Column("requested_by", String(64), nullable=False),
-    Column("queued_at", Instant, nullable=False),
-    Column("started_at", Instant),
-    Column("finished_at", Instant),
-    Column("record_count", Integer),
-    Column("claim", String(36)),
-    Column("host", String(255)),
-    Column("pid", Integer),
-    Column("pid_started", String(64), comment="boot id and start tick of the process"),
-    Column("exit_code", Integer),
-    Column("log_file", String(500)),
-    Column("attempt", Integer, nullable=False, server_default="0"),
-    Column("first_started_at", Instant),
-    Column("not_before", Instant, comment="when the next attempt may start"),
-    Column("retry_policy", Text, comment="JSON of scheduler.retry.RetryPolicy"),
-    Column("peak_memory_kb", Integer),
-    Column("progress_done", Integer),
-    Column("progress_total", Integer),
-    Column("progress_text", String(200)),
-    Column("beat_at", Instant, comment="the last sign of life of the run's process"),
-    Column("progress_item", String(100), comment="what it is at: a fund code, a file"),
-    Column("progress_at", Instant, comment="when the work last said that it goes on"),
-    Column("absent_seconds", Integer, nullable=False, server_default="0", comment="while no daemon led"),
-    Column("cancelled_by", String(64), comment="who wants it to end; it becomes CANCELLED"),
-    UniqueConstraint("job_id", "scheduled_for"),
-    Index(None, "status"),
-    Index(None, "job_id", "business_date"),
-    Index(None, "queued_at"),
-    sqlite_autoincrement=True,
-    **COMMON,
-)
-
-run_event = Table(
-    "run_event",
-    metadata,
-    Column("id", ID, primary_key=True, autoincrement=True),
-    Column("run_id", ID, ForeignKey("job_run.id", ondelete="CASCADE"), nullable=False, index=True),
-    Column("at", Instant, nullable=False),
-    Column("from_status", String(12)),
-    Column("to_status", String(12), nullable=False),
-    Column("reason", String(1000)),
-    Column(
-        "kind", String(16), nullable=False, server_default="state", comment="state, chain_blocked, silent"
-    ),
-    Column("fingerprint", String(100), unique=True, comment="an alert of the same fingerprint is noted once"),
-    **COMMON,
-)
-
-run_attempt = Table(
-    "run_attempt",
-    metadata,
-    Column("run_id", ID, ForeignKey("job_run.id", ondelete="CASCADE"), primary_key=True),
-    Column("attempt", Integer, primary_key=True, autoincrement=False),
-    Column("status", String(12), nullable=False),
-    Column("started_at", Instant, nullable=False),
-    Column("finished_at", Instant, nullable=False),
-    Column("reason", String(1000)),
-    Column("exit_code", Integer),
-    Column("log_file", String(500)),
-    Column("peak_memory_kb", Integer),
-    **CLUSTERED,
-)
-
-daemon = Table(
-    "daemon",
-    metadata,
-    Column("id", SmallInteger, primary_key=True, autoincrement=False, comment="always 1"),
-    Column("host", String(255), nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("pid_started", String(64), nullable=False, server_default="", comment="as in job_run"),
-    Column("started_at", Instant, nullable=False),
-    Column("heartbeat_at", Instant, nullable=False),
-    Column("stopped_at", Instant),
-    Column("epoch", BigInteger, nullable=False, server_default="0", comment="one more with every leader"),
-    Column(
-        "beats", BigInteger, nullable=False, server_default="0", comment="one more with every sign of life"
-    ),
-    **COMMON,
-)
-
-job_pause = Table(
-    "job_pause",
-    metadata,
-    Column("job_id", String(64), primary_key=True),
-    Column("paused_at", Instant, nullable=False),
-    Column("paused_by", String(64), nullable=False),
-    **CLUSTERED,
-)
-
-job_command = Table(
-    "job_command",
-    metadata,
-    Column("id", ID, primary_key=True, autoincrement=True),
-    Column("action", String(16), nullable=False, comment="pause, resume, trigger, cancel or retry"),
-    Column("job_id", String(64)),
-    Column("run_id", ID, comment="the run meant, or the run that came of it"),
-    Column("business_date", Date),
-    Column("params", Text, nullable=False, comment="JSON"),
-    Column("requested_by", String(64), nullable=False),
-    Column("requested_at", Instant, nullable=False),
-    Column("expires_at", Instant, nullable=False, comment="never carried out after this"),
-    Column("status", String(8), nullable=False, comment="PENDING, DONE, REFUSED or EXPIRED"),
-    Column("answer", String(1000)),
-    Column("answered_at", Instant),
-    Index(None, "status"),
-    sqlite_autoincrement=True,
-    **COMMON,
 )

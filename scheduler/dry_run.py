@@ -101,8 +101,8 @@ def dry_metrics(
     _now: datetime,
     params: dict[str, Any],
 ) -> dict[str, Any]:
-    parts = calculator_for(engine, settings, calendar).calculate_market(day, params.get("fund_codes"))
-    return {"business_date": day.isoformat(), "funds": sum(len(part) for part in parts)}
+    found = calculator_for(engine, settings, calendar).calculate_market(day, params.get("fund_codes"))
+    return {"business_date": day.isoformat(), "funds": len(found.codes)}
 
 
 DRY_RUNS: dict[str, Callable[..., dict[str, Any]]] = {

@@ -1,4 +1,4 @@
-"""`main.py quality`, `main.py quarantine …` and `main.py nav show …`: what may be typed, and what is done then.
+"""`main.py quality`, `quarantine`, `nav show`, `metrics show`, `rank`, `export`: what may be typed, what is done then.
 
 What does it is imported then: --help is there at once.
 """
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scheduler.command_line import LARGEST_ID, as_date, as_number, printed
@@ -30,6 +31,7 @@ DECIDING = ("release", "reject")
 HELD_ON_SCREEN = 10
 SAMPLES_ON_SCREEN = 1
 NAVS_ON_SCREEN = 20  # where neither --from nor --to is given
+FUNDS_ON_SCREEN = 20
 
 
 def as_code(text: str) -> str:
@@ -52,9 +54,16 @@ def as_instant(text: str) -> datetime:
 
 
 def parse(action: str, words: list[str]) -> argparse.Namespace:
-    """The options of `quality`, `quarantine` or `nav show`. Ends the program as argparse does."""
+    """The options of one of these actions. Ends the program as argparse does."""
     parser = argparse.ArgumentParser(f"main.py {action}", allow_abbrev=False, epilog=EXIT_CODES)
-    {"quality": _quality, "quarantine": _quarantine, "nav show": _nav_show}[action](parser)
+    {
+        "quality": _quality,
+        "quarantine": _quarantine,
+        "nav show": _nav_show,
+        "metrics show": _metrics_show,
+        "rank": _rank,
+        "export": _export,
+    }[action](parser)
     options = parser.parse_args(words)
     if action == "quality" and options.json and options.html:
         parser.error("give either --json or --html")
@@ -62,6 +71,8 @@ def parse(action: str, words: list[str]) -> argparse.Namespace:
         parser.error("--history looks at every date, and on the screen or as --json only")
     if action == "quarantine" and options.word is None:
         parser.error("say what to do: list, show, release or reject")
+    if action == "export":
+        _check_export(parser, options)
     return options
 
 
@@ -131,6 +142,78 @@ def _nav_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
 
 
+def _metrics_show(parser: argparse.ArgumentParser) -> None:
+    parser.description = "A fund's metrics by period and window, its ranks within its type and its score."
+    parser.add_argument("code", type=as_code, metavar="CODE")
+    parser.add_argument(
+        "--date", type=as_date, metavar="YYYY-MM-DD", help="calculated for this date (default: the newest)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _rank(parser: argparse.ArgumentParser) -> None:
+    parser.description = "The best or the worst funds of a type; of each fund one share class."
+    parser.add_argument(
+        "--type", type=as_code, metavar="TYPE", help="only funds of this type, such as 股票型, 股票 or stock"
+    )
+    parser.add_argument(
+        "--by", type=as_code, default="score", metavar="METRIC", help="a metric, such as sharpe_1y (score)"
+    )
+    many = parser.add_mutually_exclusive_group()
+    many.add_argument(
+        "--top", type=as_number(LARGEST_ID), metavar="N", help=f"the best N ({FUNDS_ON_SCREEN})"
+    )
+    many.add_argument("--bottom", type=as_number(LARGEST_ID), metavar="N", help="the worst N instead")
+    parser.add_argument("--classes", action="store_true", help="every share class of a fund")
+    parser.add_argument(
+        "--date", type=as_date, metavar="YYYY-MM-DD", help="calculated for this date (default: the newest)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write NAVs (with the incomes of money funds), metrics, or ranks with scores into one file. "
+        "CSV: UTF-8 without BOM, a line of headers, nulls empty. Percent columns hold percent."
+    )
+    parser.add_argument("kind", choices=("nav", "metrics", "rank"))
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="the file to write")
+    parser.add_argument("--format", choices=("parquet", "csv"), help="(default: by the file's ending)")
+    parser.add_argument(
+        "--date",
+        type=as_date,
+        metavar="YYYY-MM-DD",
+        help="only of this NAV date, or calculated for it (default: all NAVs, the newest metrics and ranks)",
+    )
+    parser.add_argument("--from", dest="start", type=as_date, metavar="YYYY-MM-DD", help="first date")
+    parser.add_argument("--to", dest="end", type=as_date, metavar="YYYY-MM-DD", help="last date")
+    parser.add_argument(
+        "--fund",
+        action="append",
+        default=[],
+        type=as_code,
+        metavar="CODE",
+        help="only this fund (again for more)",
+    )
+    parser.add_argument("--adjusted", action="store_true", help="nav: with adjusted NAVs as well")
+    parser.add_argument("--force", action="store_true", help="replace the file that is there")
+
+
+def _check_export(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends the program where the options contradict each other; afterwards they are whole."""
+    if options.adjusted and options.kind != "nav":
+        parser.error("--adjusted is for export nav")
+    if options.date is not None:
+        if options.start or options.end:
+            parser.error("give either --date or --from/--to")
+        options.start = options.end = options.date
+    if options.start and options.end and options.start > options.end:
+        parser.error(f"--from {options.start} is after --to {options.end}")
+    options.format = options.format or options.out.suffix.removeprefix(".").lower()
+    if options.format not in ("parquet", "csv"):
+        parser.error(f"--out {options.out}: name it .parquet or .csv, or give --format")
+
+
 def do(action: str, options: argparse.Namespace, settings: Settings) -> int:
     """Do what was typed. Raises NavKeeperError."""
     from scheduler.clock import clock_from
@@ -144,6 +227,12 @@ def do(action: str, options: argparse.Namespace, settings: Settings) -> int:
         _show_quality(options, settings, observer)
     elif action == "nav show":
         _show_navs(options, settings, observer)
+    elif action == "metrics show":
+        _show_metrics(options, settings, observer)
+    elif action == "rank":
+        _show_ranks(options, settings, observer)
+    elif action == "export":
+        _write_export(options, settings, observer)
     elif options.word in DECIDING:
         _decide(options, settings, observer, clock_from(settings))
     else:
@@ -264,3 +353,54 @@ def _show_navs(options: argparse.Namespace, settings: Settings, observer: Engine
     limit = None if bounded else NAVS_ON_SCREEN
     shown = nav_sections(fund, records, _, limit=limit, instant=options.instant)
     _print(records, drawn(shown), as_json=options.json)
+
+
+def _show_metrics(options: argparse.Namespace, settings: Settings, observer: Engine) -> None:
+    from config.translation import translator
+    from scheduler.metrics_listing import fund_metrics_of, metric_sections
+    from scheduler.monitor import readable
+    from scheduler.sections import drawn
+
+    record = fund_metrics_of(observer, options.code, options.date)
+    shown = metric_sections(record, translator(readable(settings.language)))
+    _print([record], drawn(shown), as_json=options.json)
+
+
+def _show_ranks(options: argparse.Namespace, settings: Settings, observer: Engine) -> None:
+    from config.translation import translator
+    from scheduler.metrics_listing import rank_sections, ranked_funds
+    from scheduler.monitor import readable
+    from scheduler.sections import drawn
+
+    bottom = options.bottom is not None
+    found = ranked_funds(
+        observer, options.by, options.type, options.date, bottom=bottom, every_class=options.classes
+    )
+    records = found[: options.bottom or options.top or FUNDS_ON_SCREEN]
+    _ = translator(readable(settings.language))
+    shown = rank_sections(records, len(found), options.by, _, bottom=bottom)
+    _print(records, drawn(shown), as_json=options.json)
+
+
+def _write_export(options: argparse.Namespace, settings: Settings, observer: Engine) -> None:
+    from config.translation import translator
+    from core import db
+    from scheduler.export import Export, export, reader
+    from scheduler.monitor import readable
+    from scheduler.wording import number
+
+    with db.read(observer):  # a database that is not there is refused here, not made
+        pass
+    wanted = Export(
+        options.kind,
+        options.out,
+        options.format,
+        options.start,
+        options.end,
+        tuple(dict.fromkeys(options.fund)),
+        options.adjusted,
+        options.force,
+    )
+    count = export(reader(settings.database_url()), wanted)
+    _ = translator(readable(settings.language))
+    printed(_("{path}: {count} rows").format(path=options.out, count=number(count)) + "\n")

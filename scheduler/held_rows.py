@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, Row
 
 from config.translation import N_
-from core import db
-from core import quarantine as held_back
+from core import db, quarantine as held_back
 from scheduler.quality import held_record
 from scheduler.quality_text import (
     HELD_WRAPPED,

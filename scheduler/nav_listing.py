@@ -37,7 +37,7 @@ def known_navs(
     if start is not None and end is not None and start > end:
         raise UsageError(f"--from {start} is after --to {end}")
     with db.read(engine) as connection:
-        fund = _fund(connection, code)
+        fund = fund_named(connection, code)
         if fund["money"]:
             if adjusted:
                 raise UsageError(f"{code} is a money fund: it has incomes and yields, and no NAV to adjust")
@@ -54,7 +54,7 @@ def known_navs(
     return fund, records
 
 
-def _fund(connection: Connection, code: str) -> Record:
+def fund_named(connection: Connection, code: str) -> Record:
     """Its name, and whether it has yields instead of NAVs. Raises UsageError naming codes that are near."""
     info = connection.execute(select(fund_info).where(fund_info.c.fund_code == code)).one_or_none()
     has_navs, has_yields = (

@@ -14,8 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Table, func, select
 
-from core import db
-from core import quarantine as held_back
+from core import db, quarantine as held_back
 from core.errors import NotReady, UsageError
 from core.schema import (
     data_update_log,

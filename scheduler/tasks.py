@@ -78,6 +78,7 @@ def calculator_for(engine: Engine, settings: Settings, calendar: TradingCalendar
         load_thresholds(RULES_FILE),
         risk_free=settings.risk_free_rate,
         periods_per_year=settings.periods_per_year,
+        mirror=settings.home / "mirror",
     )
 
 
@@ -176,61 +177,73 @@ def _report(context: RunContext) -> None:
 
 def calculate_metrics(context: RunContext, params: MetricsParams) -> None:
     """Metrics of all funds as of the business date."""
-    from core.metrics_calculator import save_metrics
+    from core import rank_store
+    from core.metrics_store import save_metrics
 
-    rows = []
-    for part in calculator_for(context.engine, context.settings, calendar_of(context)).calculate_market(
-        context.business_date, params.fund_codes
-    ):
-        rows += part
-        context.progress(len(rows), None, "funds")
-    if not rows:
+    calculator = calculator_for(context.engine, context.settings, calendar_of(context))
+    found = calculator.calculate_market(context.business_date, params.fund_codes)
+    if not found.codes:
         raise NotReady(
             f"there are no NAVs up to {context.business_date}; collect some first: python main.py nav"
         )
+    context.progress(len(found.codes), len(found.codes), "funds")
     reached("metrics.calculated")
     with context.commit() as commit:
-        save_metrics(commit.connection, context.business_date, rows, params.fund_codes)
-        commit.end(RunStatus.SUCCESS, len(rows))
+        save_metrics(commit.connection, context.business_date, found.rows(), params.fund_codes)
+        if params.fund_codes is None:
+            rank_store.save(
+                commit.connection, context.business_date, found.codes, found.nav_counts, found.columns
+            )
+        else:
+            rank_store.rank_stored(commit.connection, context.business_date)
+        commit.end(RunStatus.SUCCESS, len(found.codes))
 
 
 def weekly_full_calc(context: RunContext, _params: Params) -> None:
-    """Recalculate everything, clean expired staging rows, count the stored ones, write the week's summary file."""
-    from core import fund_series, nav_days, nav_store
-    from core.metrics_calculator import save_metrics
+    """Everything again, straight from the database, held against the nights'; cleaning; the week's summary file."""
+    from core import fund_series, nav_days, nav_store, rank_store
+    from core.metrics_store import delete_metrics_before, differing, save_metrics
     from core.weekly_summary import weekly_summary
 
-    rows = []
-    for part in calculator_for(context.engine, context.settings, calendar_of(context)).calculate_market(
-        context.business_date
-    ):
-        rows += part
-        context.progress(len(rows), None, "funds")
-    if not rows:
+    calculator = calculator_for(context.engine, context.settings, calendar_of(context))
+    found = calculator.calculate_market(context.business_date, fresh=True)
+    if not found.codes:
         raise NotReady("there are no NAVs yet; collect some first: python main.py nav")
+    context.progress(len(found.codes), len(found.codes), "funds")
     expired = context.now() - timedelta(days=context.settings.staging_days)
     sessions = calendar_of(context).between(context.business_date - timedelta(days=6), context.business_date)
     folder = context.settings.logs / "weekly"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{context.business_date}.md"
+    oldest = context.business_date - timedelta(days=context.settings.metrics_days)
     with context.commit() as commit:
-        save_metrics(commit.connection, context.business_date, rows)
+        others = differing(commit.connection, found)
+        save_metrics(commit.connection, context.business_date, found.rows())
+        rank_store.save(
+            commit.connection, context.business_date, found.codes, found.nav_counts, found.columns
+        )
+        thinned = delete_metrics_before(commit.connection, oldest)
         removed = nav_store.delete_staging_before(commit.connection, expired)
         nav_store.lock_merges(commit.connection)
-        differing = nav_days.recount(commit.connection), fund_series.recount(commit.connection)
+        days, funds = nav_days.recount(commit.connection), fund_series.recount(commit.connection)
         path.write_text(
             weekly_summary(commit.connection, sessions, removed, context.translate),
             encoding="utf-8",
         )
-        commit.end(RunStatus.SUCCESS, len(rows))
-    days, funds = differing
+        commit.end(RunStatus.SUCCESS, len(found.codes))
+    if others:
+        context.log.warning(
+            "the metrics of %d funds were not what their NAVs give, %s first: replaced",
+            len(others),
+            others[0],
+        )
     for table in days:
         if days[table] or funds[table]:
             context.log.warning(
                 "%s was changed by other hands on %d dates, of %d funds: counted anew",
                 *(table, days[table], funds[table]),
             )
-    context.log.info("weekly summary: %s; %d staged rows removed", path, removed)
+    context.log.info("weekly summary: %s; %d staged rows and %d old metrics removed", path, removed, thinned)
 
 
 def sweep_nav(context: RunContext, params: SourceParams) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,11 @@ import pandas as pd
 import pytest
 from sqlalchemy import Engine, insert, select, update
 
-from core import db, nav_store
+from core import adjustment, db, nav_store
+from core.fund_series import Added, note_changes
 from core.metrics import COLUMNS, DEFINITION_VERSION
-from core.metrics_calculator import FUNDS_AT_ONCE, ROW_COLUMNS, FundMetricsCalculator, save_metrics
+from core.metrics_calculator import ROW_COLUMNS, FundMetricsCalculator
+from core.metrics_store import save_metrics
 from core.schema import fund_event, fund_metrics, fund_nav
 from core.sources.base import FundInfo
 from core.trading_calendar import TradingCalendar
@@ -27,7 +31,10 @@ Event = tuple[date, str, float]
 
 def calculator(engine: Engine) -> FundMetricsCalculator:
     calendar = TradingCalendar(SESSIONS)
-    return FundMetricsCalculator(engine, calendar, THRESHOLDS, risk_free=0.015, periods_per_year=250)
+    mirror = Path(os.environ["NAVKEEPER_HOME"]) / "mirror"
+    return FundMetricsCalculator(
+        engine, calendar, THRESHOLDS, risk_free=0.015, periods_per_year=250, mirror=mirror
+    )
 
 
 def fill(engine: Engine, navs: dict[str, list[tuple[date, float]]], events: dict[str, list[Event]]) -> None:
@@ -50,6 +57,13 @@ def fill(engine: Engine, navs: dict[str, list[tuple[date, float]]], events: dict
         db.bulk_insert(connection, fund_nav, columns, rows)
         if booked:
             connection.execute(insert(fund_event), booked)
+        added = [
+            Added(code, len(series), min(series)[0], max(series)[0])
+            for code, series in navs.items()
+            if series
+        ]
+        note_changes(connection, fund_nav, added)
+        adjustment.recompute_funds(connection, sorted(events))
 
 
 def frame(series: list[tuple[date, float]], events: list[Event] = ()) -> pd.DataFrame:  # type: ignore[assignment]
@@ -72,7 +86,7 @@ def walk(seed: int, days: list[date]) -> list[tuple[date, float]]:
 
 def market(engine: Engine, codes: list[str] | None = None, day: date = CALC) -> dict[str, dict[str, Any]]:
     """Rows of the whole market by fund code."""
-    rows = [row for part in calculator(engine).calculate_market(day, codes) for row in part]
+    rows = calculator(engine).calculate_market(day, codes).rows()
     assert len({row[0] for row in rows}) == len(rows)
     return {row[0]: dict(zip(ROW_COLUMNS, row, strict=True)) for row in rows}
 
@@ -106,6 +120,7 @@ def test_an_event_that_is_only_announced_changes_no_return(engine: Engine) -> No
         connection.execute(
             update(fund_event).where(fund_event.c.ex_date == date(2025, 12, 5)).values(evidence="announced")
         )
+        adjustment.recompute_funds(connection, ["000001"])
     found = market(engine)["000001"]["return_inception"]
     assert found == pytest.approx(100 * (1.1 * 1.1 * 1.1 / 1.05 - 1), abs=1e-10)
 
@@ -220,7 +235,7 @@ def test_what_breaks_a_series_depends_on_the_category(
 
 
 def test_every_fund_is_measured_listed_or_not(sqlite_engine: Engine) -> None:
-    count = FUNDS_AT_ONCE + 50
+    count = 450
     codes = [f"{n:06d}" for n in range(1, count + 1)]
     series = {
         code: list(zip(DAYS[-6:], [1.0] * 5 + [1 + n / 10000], strict=True)) for n, code in enumerate(codes)
@@ -255,7 +270,7 @@ def test_an_earlier_date_sees_only_what_was_known_then(sqlite_engine: Engine) ->
 
 def test_saving_twice_is_saving_once(engine: Engine) -> None:
     fill(engine, {f"{n:06d}": walk(n, DAYS[-100:]) for n in range(1, 6)}, {})
-    rows = [row for part in calculator(engine).calculate_market(CALC) for row in part]
+    rows = calculator(engine).calculate_market(CALC).rows()
     dumps = []
     for _ in range(2):
         with db.write(engine) as connection:
@@ -275,9 +290,7 @@ def test_saving_some_funds_leaves_the_others_and_other_dates_alone(engine: Engin
     fill(engine, {f"{n:06d}": walk(n, DAYS[-100:]) for n in range(1, 4)}, {})
     with db.write(engine) as connection:
         for day in (date(2025, 12, 4), CALC):
-            save_metrics(
-                connection, day, [r for part in calculator(engine).calculate_market(day) for r in part]
-            )
+            save_metrics(connection, day, calculator(engine).calculate_market(day).rows())
         connection.execute(
             update(fund_metrics)
             .where(fund_metrics.c.calc_date == date(2025, 12, 4))
@@ -290,7 +303,7 @@ def test_saving_some_funds_leaves_the_others_and_other_dates_alone(engine: Engin
             .where(fund_nav.c.fund_code == "000002", fund_nav.c.nav_date == CALC)
             .values(unit_nav=1.2345)
         )
-    part = [row for rows in calculator(engine).calculate_market(CALC, ["000002"]) for row in rows]
+    part = calculator(engine).calculate_market(CALC, ["000002"]).rows()
     with db.write(engine) as connection:
         assert save_metrics(connection, CALC, part, ["000002"]) == 1
     after = stored(engine)

@@ -10,8 +10,7 @@ import random
 from datetime import date
 
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 
 from core.series import published_decimals
 from core.sources.base import NavRow

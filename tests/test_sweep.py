@@ -59,9 +59,8 @@ def standin(market: Market) -> Iterator[StandinServer]:
 @pytest.fixture
 def nights(engine: Engine, standin: StandinServer, monkeypatch: pytest.MonkeyPatch) -> Nights:
     """The evening of EVE is stored to the last fund."""
-    monkeypatch.setenv("NAVKEEPER_EASTMONEY_FUND_URL", standin.url)
-    monkeypatch.setenv("NAVKEEPER_EASTMONEY_API_URL", standin.url)
-    monkeypatch.setenv("NAVKEEPER_EASTMONEY_QUOTE_URL", standin.url)
+    for host in ("FUND", "API", "QUOTE"):
+        monkeypatch.setenv(f"NAVKEEPER_EASTMONEY_{host}_URL", standin.url)
     monkeypatch.setenv("NAVKEEPER_REQUESTS_PER_SECOND", "1000")
     found = Nights(engine, standin, at(EVE, 12))
     for job in ("collect", "validate"):

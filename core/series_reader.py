@@ -1,0 +1,167 @@
+"""Series out of the database as fast as it goes: fund, day and value of many rows as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Double,
+    Engine,
+    Integer,
+    Select,
+    Table,
+    and_,
+    cast,
+    func,
+    select,
+)
+
+from core.db import shown
+from core.errors import DatabaseUnavailable
+from core.nav_frames import EPOCH
+from core.schema import fund_nav, fund_series, money_fund_yield
+
+VALUE = {fund_nav.name: "unit_nav", money_fund_yield.name: "income_per_10k"}
+FUNDS_A_QUERY = 500
+FEW_ROWS = 200_000  # fewer are not worth another driver
+UNIX_EPOCH_JULIAN = 2440587.5
+UNIX_EPOCH_DAYS = 719528  # as TO_DAYS counts
+T = TypeVar("T")
+
+
+class Rows(NamedTuple):
+    """One entry a row, ordered by fund and day."""
+
+    codes: NDArray[np.int32]
+    days: NDArray[np.int32]  # since 1970-01-01
+    values: NDArray[np.float64]  # NaN for null
+
+
+def read_all(engine: Engine, table: Table) -> Rows:
+    """Every row of the table, in two halves at once; not one consistent view where others merge meanwhile.
+
+    Raises DatabaseUnavailable.
+    """
+    with engine.connect() as connection:
+        counts = (func.count(), func.sum(fund_series.c.row_count))
+        codes, rows = connection.execute(select(*counts).where(fund_series.c.table_name == table.name)).one()
+        if not codes:
+            return _joined([])
+        of_table = select(fund_series.c.fund_code).where(fund_series.c.table_name == table.name)
+        middle = connection.scalar(of_table.order_by(fund_series.c.fund_code).offset(codes // 2).limit(1))
+        query = _query(table, engine.dialect.name)
+        if rows < FEW_ROWS or not _has_fast_driver(engine):
+            return _joined([_arrays(connection.execute(query).all())])
+    halves = (query.where(table.c.fund_code < middle), query.where(table.c.fund_code >= middle))
+    with ThreadPoolExecutor(2, thread_name_prefix="read") as pool:
+        return _joined(list(pool.map(lambda half: _fetch(engine, half), halves)))
+
+
+def read_funds(connection: Connection, table: Table, codes: Sequence[str]) -> Rows:
+    """Every row of these funds (sorted codes)."""
+    return _joined(
+        [
+            _arrays(
+                connection.execute(_query(table, connection.dialect.name).where(_any_of(table, part))).all()
+            )
+            for part in _parts(codes)
+        ]
+    )
+
+
+def read_later(connection: Connection, table: Table, since: Sequence[tuple[str, date]]) -> Rows:
+    """The rows of each fund that are later than its date."""
+    wanted = {int(code): day.toordinal() - EPOCH for code, day in since}
+    found = []
+    # Funds with dates alike are asked for together, so that a dormant fund drags in no history of the others.
+    for part in _parts(sorted(since, key=lambda item: (item[1], item[0]))):
+        later = and_(_any_of(table, [code for code, _day in part]), table.c.nav_date > part[0][1])
+        rows = connection.execute(_query(table, connection.dialect.name).where(later)).all()
+        found.append(_arrays([row for row in rows if row[1] > wanted[row[0]]]))
+    rows_found = _joined(found)
+    order = np.lexsort((rows_found.days, rows_found.codes))
+    return Rows(rows_found.codes[order], rows_found.days[order], rows_found.values[order])
+
+
+def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), FUNDS_A_QUERY):
+        yield items[start : start + FUNDS_A_QUERY]
+
+
+def _any_of(table: Table, codes: Sequence[str]) -> ColumnElement[bool]:
+    return table.c.fund_code.in_(codes)
+
+
+def _query(table: Table, dialect: str) -> Select[Any]:
+    """Code and day as numbers, which the drivers hand over many times faster than texts and dates."""
+    code, day = table.c.fund_code, table.c.nav_date
+    number = (
+        cast(func.julianday(day) - UNIX_EPOCH_JULIAN, Integer)
+        if dialect == "sqlite"
+        else func.to_days(day) - UNIX_EPOCH_DAYS
+    )
+    columns = cast(code, Integer), number, cast(table.c[VALUE[table.name]], Double)
+    return select(*(c.label(name) for c, name in zip(columns, Rows._fields, strict=True))).order_by(code, day)
+
+
+def _arrays(rows: Sequence[Any]) -> Rows:
+    columns = list(zip(*rows, strict=True)) or [(), (), ()]
+    return Rows(
+        np.array(columns[0], dtype=np.int32),
+        np.array(columns[1], dtype=np.int32),
+        np.array(columns[2], dtype=np.float64),
+    )
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    if not parts:
+        return _arrays([])
+    return Rows(
+        np.concatenate([part.codes for part in parts]),
+        np.concatenate([part.days for part in parts]),
+        np.concatenate([part.values for part in parts]),
+    )
+
+
+def _has_fast_driver(engine: Engine) -> bool:
+    """Whether the address says nothing that only our usual driver understands."""
+    url = engine.url
+    return bool(url.database) and url.database != ":memory:" and not url.query
+
+
+def _fetch(engine: Engine, query: Select[Any]) -> Rows:
+    """The rows through Arrow, without a Python object for each value."""
+    text = str(query.compile(engine, compile_kwargs={"literal_binds": True}))
+    sqlite = engine.dialect.name == "sqlite"
+    table = _fetch_sqlite(engine.url, text) if sqlite else _fetch_mysql(engine.url, text)
+    codes, days, values = (table.column(name).to_numpy() for name in Rows._fields)
+    return Rows(codes.astype(np.int32), days.astype(np.int32), values.astype(np.float64))
+
+
+def _fetch_sqlite(url: URL, text: str) -> Any:
+    from adbc_driver_sqlite import dbapi
+
+    try:
+        with dbapi.connect(url.database) as connection, connection.cursor() as cursor:
+            cursor.execute(text)
+            return cursor.fetch_arrow_table()
+    except dbapi.Error as error:
+        raise DatabaseUnavailable(f"database {shown(url)}: {error}") from None
+
+
+def _fetch_mysql(url: URL, text: str) -> Any:
+    import connectorx
+
+    address = url.set(drivername="mysql").render_as_string(hide_password=False)
+    try:
+        return connectorx.read_sql(address, text, return_type="arrow")
+    except RuntimeError:  # its text may hold the address with the password
+        raise DatabaseUnavailable(f"database {shown(url)}: its series could not be read") from None

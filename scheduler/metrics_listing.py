@@ -1,0 +1,357 @@
+"""`main.py metrics show` and `main.py rank`: metrics, ranks and scores as records and in words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, func, select
+
+from config.translation import N_, translator
+from core import db
+from core.errors import NotReady, UsageError
+from core.metric_columns import COLUMNS, DATE_METRICS, DAY_METRICS, PERCENT_METRICS, PERIODS, WINDOWS
+from core.rank_columns import COMPONENTS, PARTS, RANKED, lower_is_better
+from core.schema import fund_info, fund_metrics, fund_rank, fund_score
+from scheduler.nav_listing import fund_named
+from scheduler.sections import Section
+from scheduler.wording import CATEGORIES, Translate, day, number, one_line
+
+if TYPE_CHECKING:
+    from scheduler.quality import Record
+
+SUGGESTED = 5
+VERSIONS = 20  # more than a date has rows of one fund
+SCORE = "score"  # ranked by, beside the metrics
+LANGUAGES = ("zh", "en")
+PERIOD_NAMES = {
+    "1w": N_("1 week"),
+    "1m": N_("1 month"),
+    "3m": N_("3 months"),
+    "6m": N_("6 months"),
+    "1y": N_("1 year"),
+    "2y": N_("2 years"),
+    "3y": N_("3 years"),
+    "5y": N_("5 years"),
+    "ytd": N_("this year"),
+    "inception": N_("since inception"),
+}
+# Of core.metric_columns, without period and window.
+METRIC_NAMES = {
+    "return": N_("return"),
+    "cagr": N_("return a year"),
+    "volatility": N_("volatility"),
+    "downside_deviation": N_("downside deviation"),
+    "sharpe": N_("Sharpe ratio"),
+    "sortino": N_("Sortino ratio"),
+    "max_drawdown": N_("maximum drawdown"),
+    "max_drawdown_peak": N_("drawdown: peak"),
+    "max_drawdown_trough": N_("drawdown: trough"),
+    "max_drawdown_recovery": N_("drawdown: recovery"),
+    "days_under_water": N_("days under water"),
+    "calmar": N_("Calmar ratio"),
+    "var_95": N_("value at risk 95"),
+    "cvar_95": N_("expected shortfall 95"),
+    "skewness": N_("skewness"),
+    "kurtosis": N_("excess kurtosis"),
+    "best_day": N_("best day"),
+    "worst_day": N_("worst day"),
+    "win_rate": N_("days with a gain"),
+    "beta": N_("beta"),
+    "alpha": N_("alpha"),
+    "r_squared": N_("R squared"),
+    "tracking_error": N_("tracking error"),
+    "information_ratio": N_("information ratio"),
+    "up_capture": N_("up capture"),
+    "down_capture": N_("down capture"),
+    SCORE: N_("score"),
+}
+UNITS = {"percent": "%", "days": N_("days")}
+
+
+def stem(metric: str) -> str:
+    """A column of core.metric_columns without its period or window."""
+    return metric if metric == SCORE else metric.rpartition("_")[0]
+
+
+def unit(metric: str) -> str:
+    """percent, ratio, days, date or, of the score, points."""
+    of = stem(metric)
+    if of == SCORE:
+        return "points"
+    if of in DATE_METRICS:
+        return "date"
+    if of in DAY_METRICS:
+        return "days"
+    return "percent" if of == "return" or of in PERCENT_METRICS else "ratio"
+
+
+def fund_metrics_of(engine: Engine, code: str, calc_date: date | None) -> Record:
+    """Everything calculated of a fund for a date, the newest without one: each metric with unit and rank.
+
+    Raises UsageError for a code that is not known and for a date without metrics of it, NotReady where it has none.
+    """
+    with db.read(engine) as connection:
+        fund = fund_named(connection, code)
+        row = _newest(connection, select(fund_metrics).where(_mine(fund_metrics.c, code, calc_date)))
+        if row is None and calc_date is not None:
+            raise UsageError(f"there are no metrics of {code} for {calc_date}")
+        if row is None:
+            raise NotReady(f"there are no metrics of {code} yet; calculate them: python main.py metrics")
+        same = {"code": code, "calc_date": row["calc_date"], "version": row["definition_version"]}
+        ranks, score = (
+            _only(connection, select(table).where(_mine(table.c, **same)))
+            for table in (fund_rank, fund_score)
+        )
+    heads = ("calc_date", "definition_version", "nav_date", "nav_count")
+    return {
+        **{name: fund[name] for name in ("fund_code", "fund_name", "fund_type")},
+        **{name: row[name] for name in heads},
+        "score": score.get("score"),
+        "level": score.get("level"),
+        "points": {name: score.get(f"points_{name}") for name in COMPONENTS},
+        "metrics": {
+            name: {"value": row[name], "unit": unit(name)}
+            | ({part: ranks.get(f"{part}_{name}") for part in PARTS} if name in RANKED else {})
+            for name in COLUMNS
+        },
+    }
+
+
+def _mine(columns: Any, code: str, calc_date: date | None, version: str | None = None) -> ColumnElement[bool]:
+    found: ColumnElement[bool] = columns.fund_code == code
+    if calc_date is not None:
+        found = and_(found, columns.calc_date == calc_date)
+    return found if version is None else and_(found, columns.definition_version == version)
+
+
+def _only(connection: Connection, query: Select[Any]) -> Record:
+    row = connection.execute(query).one_or_none()
+    return {} if row is None else row._asdict()
+
+
+def _newest(connection: Connection, query: Select[Any]) -> Record | None:
+    """Of the newest date the row of the newest definition."""
+    newest = query.order_by(fund_metrics.c.calc_date.desc()).limit(VERSIONS)
+    rows = [row._asdict() for row in connection.execute(newest)]
+    same = [row for row in rows if row["calc_date"] == rows[0]["calc_date"]]
+    return max(same, key=lambda row: _version(row["definition_version"]), default=None)
+
+
+def _version(text: str) -> tuple[int, str]:
+    return len(text), text  # "10" is newer than "9"
+
+
+def metric_sections(record: Record, _: Translate) -> list[Section]:
+    """Score, returns by period, and the other metrics with a column for each window."""
+    title = one_line(
+        " ".join(filter(None, (record[name] for name in ("fund_code", "fund_name", "fund_type"))))
+    )
+    said = _("metrics of {date}, definition {version}; {count} NAVs, the newest of {nav_date}").format(
+        date=day(record["calc_date"]),
+        version=record["definition_version"],
+        count=number(record["nav_count"]),
+        nav_date=day(record["nav_date"]),
+    )
+    metrics = record["metrics"]
+    returns = [
+        [
+            _(PERIOD_NAMES[period]),
+            *_cells(metrics[f"return_{period}"]),
+            _percentile(metrics[f"return_{period}"]),
+        ]
+        for period in PERIODS
+    ]
+    risks = [
+        [
+            f"{metric_name(name, _)} {_unit_text(unit(name), _)}".strip(),
+            *_cells(metrics[name]),
+            _percentile(metrics[name]),
+        ]
+        for name in RANKED
+        if stem(name) != "return"
+    ]
+    headers = [_("rank"), _("quartile"), _("percentile")]
+    note = _("rank and quartile: within the fund's type, one share class of each fund counted; 1 is the best")
+    return [
+        Section(title, note=said),
+        _score_section(record, _),
+        Section(_("Returns"), [_("period"), _("return %"), *headers], returns, right=(1, 2, 3, 4)),
+        Section(_("Risk"), [_("metric"), _("value"), *headers], risks, right=(1, 2, 3, 4), note=note),
+        _window_section(metrics, _),
+    ]
+
+
+def _score_section(record: Record, _: Translate) -> Section:
+    """The score and the points that it is made of."""
+    if record["score"] is None:
+        return Section("", note=_("no score: too few metrics are known, or its type has none"))
+    title = _("Score {score}, level {level}").format(score=f"{record['score']:.2f}", level=record["level"])
+    rows = [
+        [metric_name(name, _), "-" if points is None else f"{points:.1f}"]
+        for name, points in record["points"].items()
+    ]
+    note = _("points: the share of the other funds of its type that are not better, percent")
+    return Section(title, [_("component"), _("points")], rows, right=(1,), note=note)
+
+
+def _window_section(metrics: Mapping[str, Record], _: Translate) -> Section:
+    stems = list(dict.fromkeys(stem(name) for name in metrics if stem(name) != "return"))
+    headers = [_("metric"), _("unit"), *(_(PERIOD_NAMES[window]) for window in WINDOWS)]
+    rows = []
+    for of in stems:
+        values = [metrics[f"{of}_{window}"] for window in WINDOWS]
+        shown = [value_text(metric["value"], metric["unit"]) for metric in values]
+        rows.append([_(METRIC_NAMES[of]), _unit_text(values[0]["unit"], _), *shown])
+    return Section(_("Windows"), headers, rows, right=(2, 3, 4))
+
+
+def _cells(metric: Record) -> list[str]:
+    """Value, rank of peers, quartile."""
+    rank = metric.get("rank")
+    placed = ["", ""] if rank is None else [_rank_text(metric), str(metric["quartile"])]
+    return [value_text(metric["value"], metric["unit"]), *placed]
+
+
+def _rank_text(record: Record) -> str:
+    return f"{number(record['rank'])}/{number(record['peers'])}"
+
+
+def _percentile(record: Record) -> str:
+    found = record.get("percentile")
+    return "" if found is None else f"{found:.1f}"
+
+
+def value_text(value: Any, unit: str) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, date):
+        return day(value)
+    return {"days": "{:.0f}", "ratio": "{:.3f}"}.get(unit, "{:.2f}").format(value)
+
+
+def _unit_text(unit: str, _: Translate) -> str:
+    return _(UNITS[unit]) if unit in UNITS else ""
+
+
+def metric_name(metric: str, _: Translate) -> str:
+    """A metric in words, with its period or window."""
+    if metric == SCORE:
+        return _(METRIC_NAMES[SCORE])
+    return f"{_(METRIC_NAMES[stem(metric)])} {_(PERIOD_NAMES[metric.rpartition('_')[2]])}"
+
+
+def ranked_funds(
+    engine: Engine, by: str, wanted: str | None, calc_date: date | None, *, bottom: bool, every_class: bool
+) -> list[Record]:
+    """Funds with a value of `by`, the best first, or the worst if `bottom`; equal ones by code.
+
+    `by`: a metric or "score". `wanted`: a category, in any language of ours, or what the publisher's type
+    begins with. Of each fund the share class that is counted in its rank, unless `every_class`. Raises
+    UsageError for a metric, type or date that is not known, NotReady before the first metrics.
+    """
+    if by != SCORE and by not in COLUMNS:
+        near = difflib.get_close_matches(by, (SCORE, *COLUMNS), n=SUGGESTED)
+        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join((SCORE, *COLUMNS))}"
+        raise UsageError(f"there is no metric {by!r}; {hint}")
+    with db.read(engine) as connection:
+        of_type = _type_filter(connection, wanted)
+        found, version = _measured_date(connection, calc_date)
+        rows = connection.execute(_market(by, found, version, of_type)).all()
+    records: list[Record] = [row._asdict() | {"metric": by} for row in rows]
+    chosen = records if every_class else _one_class_each(records)
+    worst_first = lower_is_better(by) == bottom
+    chosen.sort(key=lambda record: record["value"], reverse=worst_first)  # stable: they came by code
+    return chosen
+
+
+def _type_filter(connection: Connection, wanted: str | None) -> ColumnElement[bool] | None:
+    """Raises UsageError naming the types there are."""
+    if wanted is None:
+        return None
+    words = {
+        key: {key, *(translator(name)(text).casefold() for name in LANGUAGES)}
+        for key, text in CATEGORIES.items()
+    }
+    category = next((key for key, known in words.items() if wanted.casefold() in known), None)
+    if category is not None:
+        return fund_info.c.category == category
+    types = connection.execute(select(fund_info.c.fund_type).distinct()).scalars().all()
+    if not any(kind.startswith(wanted) for kind in types):
+        known = ", ".join(sorted(filter(None, types)))
+        raise UsageError(f"there is no fund type {wanted!r}; there are {known}; and {', '.join(CATEGORIES)}")
+    return fund_info.c.fund_type.startswith(wanted, autoescape=True)
+
+
+def _measured_date(connection: Connection, calc_date: date | None) -> tuple[date, str]:
+    """The date asked for, or the newest with metrics, and its newest definition."""
+    column = fund_metrics.c.calc_date
+    newest: date | None = connection.scalar(select(func.max(column)))
+    if newest is None:
+        raise NotReady("there are no metrics yet; calculate them: python main.py metrics")
+    versions = select(fund_metrics.c.definition_version).where(column == (calc_date or newest)).distinct()
+    found = connection.execute(versions).scalars().all()
+    if not found:
+        raise UsageError(f"there are no metrics for {calc_date}; the newest are of {newest}")
+    return calc_date or newest, max(found, key=_version)
+
+
+def _market(by: str, calc_date: date, version: str, of_type: ColumnElement[bool] | None) -> Select[Any]:
+    metric, info = fund_metrics.c, fund_info.c
+    joined = fund_metrics.outerjoin(fund_info, info.fund_code == metric.fund_code)
+    for table in (fund_rank, fund_score):
+        same = (table.c[name] == metric[name] for name in ("fund_code", "calc_date", "definition_version"))
+        joined = joined.outerjoin(table, and_(*same))
+    value = fund_score.c.score if by == SCORE else metric[by]
+    columns = (
+        metric.fund_code,
+        *(func.coalesce(info[name], "").label(name) for name in ("fund_name", "fund_type", "category")),
+        *(metric.calc_date, metric.definition_version, metric.nav_date, metric.nav_count),
+        value.label("value"),
+        *(fund_rank.c[f"{part}_{by}"].label(part) for part in PARTS if by in RANKED),
+        *(fund_score.c.score, fund_score.c.level),
+    )
+    mine = [metric.calc_date == calc_date, metric.definition_version == version, value.is_not(None)]
+    if of_type is not None:
+        mine.append(of_type)
+    return select(*columns).select_from(joined).where(*mine).order_by(metric.fund_code)
+
+
+def _one_class_each(records: Sequence[Record]) -> list[Record]:
+    from core.ranking import peers_of, representatives
+
+    codes, names, categories = (
+        [record[name] for record in records] for name in ("fund_code", "fund_name", "category")
+    )
+    counts = np.array([record["nav_count"] for record in records], dtype=np.int64)
+    chosen = representatives(np.zeros(len(records)), peers_of(codes, names, categories, counts))
+    return [record for record, stands in zip(records, chosen.tolist(), strict=True) if stands]
+
+
+def rank_sections(
+    records: Sequence[Record], total: int, by: str, _: Translate, *, bottom: bool
+) -> list[Section]:
+    """The funds listed, of `total` that there are."""
+    if not records:
+        return [Section("", note=_("no fund of this type has a value of it"))]
+    first = records[0]
+    title = _("{metric} of {date}").format(metric=metric_name(by, _), date=day(first["calc_date"]))
+    headers = [_("fund"), _("type"), f"{_(METRIC_NAMES[stem(by)])} {_unit_text(unit(by), _)}".strip()]
+    headers += [_("rank"), _("quartile")] if by in RANKED else []
+    headers += [_("score")] if by != SCORE else []
+    headers += [_("level"), _("name")]
+    rows = [_rank_row(record, by) for record in records]
+    chosen = _("the worst {n} of {total}") if bottom else _("the best {n} of {total}")
+    note = chosen.format(n=number(len(records)), total=number(total))
+    return [Section(title, headers, rows, right=tuple(range(2, len(headers) - 2)), note=note)]
+
+
+def _rank_row(record: Record, by: str) -> list[str]:
+    row = [record["fund_code"], one_line(record["fund_type"]), value_text(record["value"], unit(by))]
+    if by in RANKED:
+        row += ["-", "-"] if record["rank"] is None else [_rank_text(record), str(record["quartile"])]
+    row += [value_text(record["score"], "points")] if by != SCORE else []
+    return [*row, record["level"] or "-", one_line(record["fund_name"])]

@@ -1,0 +1,182 @@
+"""The mirror never gives a value that the database does not hold, whatever is merged, revised, killed or damaged."""
+
+from __future__ import annotations
+
+import random
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, delete, insert, select, update
+
+from core import adjustment, db, fund_series, nav_days, nav_mirror
+from core.fund_series import Added, note_changes
+from core.nav_mirror import FILE, Mirror, Series, open_mirror
+from core.schema import fund_event, fund_nav, money_fund_yield
+
+FIRST = date(2025, 1, 1)
+FUNDS = [f"{n:06d}" for n in (1, 2, 3, 70, 159915, 999999)]
+STEPS = 10_000
+LOOKS = 0.05  # of the transactions, after which the mirror is opened
+
+
+class Book:
+    """Merges of any kind, by the functions that merges use, and what the database should give after them."""
+
+    def __init__(self, engine: Engine, seed: int) -> None:
+        self.engine, self.rng = engine, random.Random(seed)
+        self.held: dict[tuple[str, str], dict[date, float]] = {}
+        self.batch = 1
+
+    def transaction(self) -> int:
+        """Some changes, at times rolled back as by a crash; returns how many."""
+        changes = self.rng.choice((1, 1, 2, 5, 20))
+        before = {key: dict(rows) for key, rows in self.held.items()}
+        try:
+            with db.write(self.engine) as connection:
+                for _ in range(changes):
+                    change = self.rng.choice((self._add, self._add, self._add, self._revise, self._event))
+                    change(connection)
+                if self.rng.random() < 0.1:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            self.held = before
+        return changes
+
+    def _add(self, connection: Any) -> None:
+        """Later rows of some funds, or rows anywhere in one."""
+        table = self.rng.choice((fund_nav, fund_nav, money_fund_yield))
+        added, records = [], []
+        for code in self.rng.sample(FUNDS, self.rng.choice((1, 2, len(FUNDS)))):
+            known = self.held.setdefault((table.name, code), {})
+            newest = max(known, default=FIRST)
+            span = range(1, 4) if self.rng.random() < 0.8 else range(-20, 20)
+            days = {newest + timedelta(days=self.rng.choice(span)) for _ in range(self.rng.choice((1, 1, 4)))}
+            fresh = sorted(days - set(known))
+            if not fresh:
+                continue
+            added.append(Added(code, len(fresh), fresh[0], fresh[-1]))
+            for day in fresh:
+                known[day] = value = round(self.rng.uniform(0.5, 3), 4)
+                value_column = "unit_nav" if table is fund_nav else "income_per_10k"
+                records.append(
+                    {"fund_code": code, "nav_date": day, value_column: value, "batch_id": self.batch}
+                )
+        if records:
+            connection.execute(insert(table), records)
+            note_changes(connection, table, added)
+            counted = dict.fromkeys({record["nav_date"] for record in records}, 0)
+            for record in records:
+                counted[record["nav_date"]] += 1
+            nav_days.add_rows(connection, table, counted)
+
+    def _revise(self, connection: Any) -> None:
+        places = [(key, day) for key, rows in self.held.items() for day in rows]
+        if not places:
+            return
+        (name, code), day = self.rng.choice(places)
+        table = fund_nav if name == fund_nav.name else money_fund_yield
+        value = round(self.rng.uniform(0.5, 3), 4)
+        column = "unit_nav" if table is fund_nav else "income_per_10k"
+        mine = (table.c.fund_code == code, table.c.nav_date == day)
+        connection.execute(update(table).where(*mine).values({column: value}))
+        note_changes(connection, table, [], {code})
+        if table is fund_nav:  # as merges do, should it be an ex-date
+            adjustment.recompute_funds(connection, [code])
+        self.held[name, code][day] = value
+
+    def _event(self, connection: Any) -> None:
+        """A dividend comes, changes or goes."""
+        places = [
+            (code, day) for (name, code), rows in self.held.items() if name == fund_nav.name for day in rows
+        ]
+        if not places:
+            return
+        code, day = self.rng.choice(places)
+        mine = (fund_event.c.fund_code == code, fund_event.c.ex_date == day)
+        connection.execute(delete(fund_event).where(*mine))
+        if self.rng.random() < 0.7:
+            event = {"kind": "dividend", "value": 0.1, "evidence": "published", "batch_id": self.batch}
+            connection.execute(insert(fund_event).values(fund_code=code, ex_date=day, **event))
+        adjustment.recompute_funds(connection, [code])
+
+    def expected(self, table: Any) -> dict[str, list[tuple[date, float]]]:
+        """Straight from the tables, one row after the other: NAV times the product of its factors."""
+        column = table.c.unit_nav if table is fund_nav else table.c.income_per_10k
+        found: dict[str, list[tuple[date, float]]] = {}
+        with db.read(self.engine) as connection:
+            events = {
+                (row.fund_code, row.ex_date): row.value for row in connection.execute(select(fund_event))
+            }
+            rows = select(table.c.fund_code, table.c.nav_date, column).order_by(
+                table.c.fund_code, table.c.nav_date
+            )
+            for code, day, value in connection.execute(rows):
+                series = found.setdefault(code, [])
+                dividend = events.get((code, day), 0.0) if table is fund_nav else 0.0
+                self.factor = (self.factor if series else 1.0) * (value + dividend) / value
+                series.append((day, value * self.factor))
+        return found
+
+
+def shown(series: Series) -> dict[str, list[tuple[date, float]]]:
+    found = {}
+    for place, code in enumerate(series.codes.tolist()):
+        mine = slice(series.offsets[place], series.offsets[place + 1])
+        days = [date.fromordinal(day + date(1970, 1, 1).toordinal()) for day in series.days[mine].tolist()]
+        found[f"{code:06d}"] = list(zip(days, series.values[mine].tolist(), strict=True))
+    return found
+
+
+def require_same(book: Book, mirror: Mirror) -> None:
+    for table, series in ((fund_nav, mirror.navs), (money_fund_yield, mirror.incomes)):
+        found, expected = shown(series), book.expected(table)
+        assert {code: [day for day, _ in rows] for code, rows in found.items()} == {
+            code: [day for day, _ in rows] for code, rows in expected.items()
+        }
+        for code, rows in expected.items():
+            assert [value for _, value in found[code]] == pytest.approx(
+                [value for _, value in rows], rel=1e-12
+            )
+
+
+def test_whatever_is_merged_revised_or_rolled_back_it_shows_what_is_stored(
+    sqlite_engine: Engine, tmp_path: Path
+) -> None:
+    _play(sqlite_engine, tmp_path, 1, STEPS)
+
+
+def test_the_same_on_a_server(mariadb_engine: Engine, tmp_path: Path) -> None:
+    _play(mariadb_engine, tmp_path, 3, 500)
+
+
+def _play(engine: Engine, folder: Path, seed: int, steps: int) -> None:
+    book, looks, kept, done = Book(engine, seed), 0, 0, 0
+    while done < steps:
+        done += book.transaction()
+        if book.rng.random() < LOOKS:
+            if book.rng.random() < 0.1:
+                _damage(folder / FILE, book.rng)
+            kept += nav_mirror.load(folder / FILE) is not None
+            require_same(book, open_mirror(engine, folder))
+            again = open_mirror(engine, folder)
+            with db.read(engine) as connection:
+                assert (again.version, again.token) == fund_series.newest_version(connection)
+            looks += 1
+    assert looks > steps / 200
+    assert kept > looks / 2
+
+
+def _damage(path: Path, rng: random.Random) -> None:
+    """Another byte, a shorter file, or none."""
+    if not path.exists():
+        return
+    content = bytearray(path.read_bytes())
+    kind = rng.choice(("byte", "short", "gone", "empty"))
+    if kind == "byte":
+        at = rng.choice([place for place, byte in enumerate(content) if byte])
+        content[at] ^= 1 << rng.randrange(8)
+    path.unlink()
+    if kind != "gone":
+        path.write_bytes({"byte": content, "short": content[: len(content) // 2], "empty": b""}[kind])
