@@ -88,7 +88,7 @@ def test_the_steps_by_hand_and_by_both_spellings(shell: DaemonProcess) -> None:
         assert done.stderr == ""
     navs, yields, metrics = count(shell.engine, fund_nav, money_fund_yield, fund_metrics)
     assert navs + yields == SHOWN
-    assert metrics == navs
+    assert metrics == SHOWN
     assert shell.update_log(DAY) == [(t, "SUCCESS") for t in ("tmp_fund_nav", "fund_nav", "fund_metrics")]
     assert {run.requested_by.partition(":")[0] for run in shell.runs()} == {"cli"}
 
