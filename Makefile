@@ -18,13 +18,20 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# About 25 minutes. By default bench.failover does 200 dates and bench.thundering_herd 1,000 jobs.
+# About 45 minutes. By default bench.failover does 200 dates and bench.thundering_herd 1,000 jobs. Not here, because
+# they take an hour or need other libraries: bench.market_backfill, bench.metrics_speed.
 bench: .venv/dev
 	$(BIN)/python -m bench.idle
 	$(BIN)/python -m bench.outage
 	$(BIN)/python -m bench.failover --dates 40
 	$(BIN)/python -m bench.thundering_herd --jobs 200
 	$(BIN)/python -m bench.backfill
+	$(BIN)/python -m bench.write_path
+	$(BIN)/python -m bench.rule_speed
+	$(BIN)/python -m bench.false_alarms
+	$(BIN)/python -m bench.adjusted_returns
+	$(BIN)/python -m bench.recall
+	$(BIN)/python -m bench.metrics_growth
 
 soak: .venv/dev
 	$(BIN)/python -m bench.soak

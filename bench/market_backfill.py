@@ -33,7 +33,7 @@ from sqlalchemy.engine import URL
 
 from bench.write_path import cpu_seconds
 from config.settings import ROOT, environment_with
-from core import db, nav_days
+from core import db, fund_series, nav_days
 from core.collector import HISTORY_BATCH_FUNDS
 from core.history import HistoryMerger
 from core.initialise import initialise
@@ -147,6 +147,7 @@ def night(engine: Engine, environment: dict[str, str], address: str) -> dict[str
         for table in nav_days.COUNTED:
             connection.execute(delete(table).where(table.c.nav_date == LAST_DAY))
         nav_days.recount(connection)
+        fund_series.recount(connection)
     return attempt(environment, address, None, "all")
 
 

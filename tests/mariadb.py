@@ -44,10 +44,10 @@ class MariaServer:
     def __enter__(self) -> MariaServer:
         if self.binary is None or self.installer is None:
             missing("mariadb", "MariaDB's server (mariadbd, mariadb-install-db) is not installed")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "tmp").mkdir(parents=True, exist_ok=True)
         command = [str(self.installer), "--no-defaults", f"--datadir={self.folder}/data"]
         command += [f"--user={getpass.getuser()}", "--auth-root-authentication-method=normal", NO_AIO]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=self._environment())
         if done.returncode != 0:
             raise RuntimeError(f"{command[0]} failed:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
         self.start()
@@ -65,13 +65,20 @@ class MariaServer:
         options += [NO_AIO, "--performance-schema=OFF", f"--pid-file={self.folder}/pid", *self.options]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [str(self.binary), "--no-defaults", *options], stdout=log, stderr=log
+                [str(self.binary), "--no-defaults", *options],
+                stdout=log,
+                stderr=log,
+                env=self._environment(),
             )
         deadline = time.monotonic() + 60
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError((self.folder / "log").read_text(encoding="utf-8")[-2000:])
             time.sleep(0.05)  # a server starting has no other sign than its socket
+
+    def _environment(self) -> dict[str, str]:
+        """A folder for its temporary tables: a server that starts deletes those of all others in a common one."""
+        return os.environ | {"TMPDIR": str(self.folder / "tmp")}
 
     def _answers(self) -> bool:
         engine = create_engine(self.url)
