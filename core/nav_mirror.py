@@ -14,7 +14,7 @@ import logging
 import os
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ def open_mirror(engine: Engine, folder: Path) -> Mirror:
     begun = kept or Mirror(*version, *(_ordered(read_all(engine, table)) for table in TABLES))
     with db.snapshot(engine) as connection:
         if kept is None:
-            begun = replace(begun, navs=_adjusted(connection, begun.navs))
+            _adjusted(connection, begun.navs)
         mirror = _caught_up(connection, begun)
     if mirror is not kept:
         save(path, mirror)
@@ -170,22 +170,21 @@ def _ordered(rows: Rows) -> Series:
 
 
 def _adjusted(connection: Connection, series: Series) -> Series:
-    """Unit NAVs times the cumulative factor of the newest ex-date up to each day (see core.adjustment)."""
+    """Unit NAVs times the cumulative factor of the newest ex-date up to each day (core.adjustment), in their place."""
     factor = fund_adjustment.c
     columns = (factor.fund_code, plain(factor.ex_date), factor.cumulative)
     rows = connection.execute(select(*columns).order_by(factor.fund_code, factor.ex_date)).all()
     codes = np.array([int(row[0]) for row in rows], dtype=np.int32)
     days = np.array([row[1] for row in rows], dtype="datetime64[D]").astype(np.int32)
     cumulative = np.array([row[2] for row in rows], dtype=np.float64)
-    values = series.values.copy()
     starts = np.flatnonzero(np.diff(codes, prepend=np.int32(-1)))
     for start, end in zip(starts.tolist(), np.append(starts, len(codes))[1:].tolist(), strict=True):
         at = int(np.searchsorted(series.codes, codes[start]))
         if at < len(series.codes) and series.codes[at] == codes[start]:
             mine = slice(series.offsets[at], series.offsets[at + 1])
             factors = np.append(1.0, cumulative[start:end])
-            values[mine] *= factors[np.searchsorted(days[start:end], series.days[mine], side="right")]
-    return replace(series, values=values)
+            series.values[mine] *= factors[np.searchsorted(days[start:end], series.days[mine], side="right")]
+    return series
 
 
 def _without(series: Series, keep: NDArray[np.bool_]) -> Series:

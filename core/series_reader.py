@@ -24,6 +24,7 @@ from sqlalchemy import (
     select,
 )
 
+from core import db
 from core.db import shown
 from core.errors import DatabaseUnavailable
 from core.nav_frames import EPOCH
@@ -32,6 +33,7 @@ from core.schema import fund_nav, fund_series, money_fund_yield
 VALUE = {fund_nav.name: "unit_nav", money_fund_yield.name: "income_per_10k"}
 FUNDS_A_QUERY = 500
 FEW_ROWS = 200_000  # fewer are not worth another driver
+ROWS_A_PART = 1_000_000
 UNIX_EPOCH_JULIAN = 2440587.5
 UNIX_EPOCH_DAYS = 719528  # as TO_DAYS counts
 T = TypeVar("T")
@@ -46,23 +48,32 @@ class Rows(NamedTuple):
 
 
 def read_all(engine: Engine, table: Table) -> Rows:
-    """Every row of the table, in two halves at once; not one consistent view where others merge meanwhile.
+    """Every row of the table, two parts at once; not one consistent view where others merge meanwhile.
 
     Raises DatabaseUnavailable.
     """
-    with engine.connect() as connection:
-        counts = (func.count(), func.sum(fund_series.c.row_count))
-        codes, rows = connection.execute(select(*counts).where(fund_series.c.table_name == table.name)).one()
-        if not codes:
-            return _joined([])
-        of_table = select(fund_series.c.fund_code).where(fund_series.c.table_name == table.name)
-        middle = connection.scalar(of_table.order_by(fund_series.c.fund_code).offset(codes // 2).limit(1))
+    with db.read(engine) as connection:
+        series = fund_series.c
+        counts = select(series.fund_code, series.row_count).where(series.table_name == table.name)
+        funds = connection.execute(counts.order_by(series.fund_code)).all()
         query = _query(table, engine.dialect.name)
-        if rows < FEW_ROWS or not _has_fast_driver(engine):
+        if sum(count for _code, count in funds) < FEW_ROWS or not _has_fast_driver(engine):
             return _joined([_arrays(connection.execute(query).all())])
-    halves = (query.where(table.c.fund_code < middle), query.where(table.c.fund_code >= middle))
+    parts = [query.where(table.c.fund_code.between(*span)) for span in _spans(funds)]
     with ThreadPoolExecutor(2, thread_name_prefix="read") as pool:
-        return _joined(list(pool.map(lambda half: _fetch(engine, half), halves)))
+        return _joined(list(pool.map(lambda part: _fetch(engine, part), parts)))
+
+
+def _spans(funds: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """First and last code of parts of about ROWS_A_PART rows: what the drivers hand over is twice our arrays."""
+    first, rows = funds[0][0], 0
+    for code, count in funds:
+        rows += count
+        if rows >= ROWS_A_PART:
+            yield first, code
+            first, rows = f"{int(code) + 1:06d}", 0
+    if rows:
+        yield first, funds[-1][0]
 
 
 def read_funds(connection: Connection, table: Table, codes: Sequence[str]) -> Rows:
@@ -121,14 +132,18 @@ def _arrays(rows: Sequence[Any]) -> Rows:
     )
 
 
-def _joined(parts: Sequence[Rows]) -> Rows:
-    if not parts:
-        return _arrays([])
-    return Rows(
-        np.concatenate([part.codes for part in parts]),
-        np.concatenate([part.days for part in parts]),
-        np.concatenate([part.values for part in parts]),
-    )
+def _joined(parts: list[Rows]) -> Rows:
+    """One after the other; each part is let go as it is copied, so that no two copies of all are there at once."""
+    total = sum(len(part.codes) for part in parts)
+    whole = Rows(np.empty(total, np.int32), np.empty(total, np.int32), np.empty(total, np.float64))
+    place = 0
+    parts.reverse()
+    while parts:
+        part = parts.pop()
+        mine = slice(place, place + len(part.codes))
+        whole.codes[mine], whole.days[mine], whole.values[mine] = part
+        place = mine.stop
+    return whole
 
 
 def _has_fast_driver(engine: Engine) -> bool:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from sqlalchemy import Engine, delete, insert, select, update
 
-from core import adjustment, db, fund_series, nav_days, nav_mirror
+from core import adjustment, db, fund_series, nav_days, nav_mirror, series_reader
 from core.fund_series import Added, note_changes
 from core.nav_mirror import FILE, Mirror, Series, open_mirror
 from core.schema import fund_event, fund_nav, money_fund_yield
@@ -180,3 +181,36 @@ def _damage(path: Path, rng: random.Random) -> None:
     path.unlink()
     if kind != "gone":
         path.write_bytes({"byte": content, "short": content[: len(content) // 2], "empty": b""}[kind])
+
+
+def test_parts_read_by_another_driver_are_what_ours_reads(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = [f"{n:06d}" for n in (1, 2, 3, 9, 500, 777777, 999999)]
+    days = [FIRST + timedelta(days=n) for n in range(40)]
+    records = [
+        {
+            "fund_code": code,
+            "nav_date": day,
+            "unit_nav": round(1 + at / 1000 + int(code) / 10**7, 7),
+            "batch_id": 1,
+        }
+        for code in codes
+        for at, day in enumerate(days)
+    ]
+    with db.write(engine) as connection:
+        connection.execute(insert(fund_nav), records)
+        note_changes(connection, fund_nav, [Added(code, 40, days[0], days[-1]) for code in codes])
+    plain = series_reader.read_all(engine, fund_nav)
+    assert len(plain.values) == 280
+    monkeypatch.setattr(series_reader, "FEW_ROWS", 1)
+    for rows_a_part in (1, 39, 100, 1000):
+        monkeypatch.setattr(series_reader, "ROWS_A_PART", rows_a_part)
+        found = series_reader.read_all(engine, fund_nav)
+        for ours, theirs in zip(plain, found, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    with db.read(engine) as connection:
+        some = series_reader.read_funds(connection, fund_nav, ["000002", "777777"])
+    assert some.values.tolist() == [
+        row["unit_nav"] for row in records if row["fund_code"] in ("000002", "777777")
+    ]
