@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -25,7 +26,7 @@ from sqlalchemy import (
 )
 
 from core import db
-from core.db import shown
+from core.db import BUSY_TIMEOUT_MS, shown
 from core.errors import DatabaseUnavailable
 from core.nav_frames import EPOCH
 from core.schema import fund_nav, fund_series, money_fund_yield
@@ -37,6 +38,7 @@ ROWS_A_PART = 1_000_000
 UNIX_EPOCH_JULIAN = 2440587.5
 UNIX_EPOCH_DAYS = 719528  # as TO_DAYS counts
 T = TypeVar("T")
+_one_opens = threading.Lock()  # two that open a file at once find it locked
 
 
 class Rows(NamedTuple):
@@ -165,7 +167,10 @@ def _fetch_sqlite(url: URL, text: str) -> Any:
     from adbc_driver_sqlite import dbapi
 
     try:
-        with dbapi.connect(url.database) as connection, connection.cursor() as cursor:
+        with _one_opens:
+            connection = dbapi.connect(url.database, autocommit=True)
+        with connection, connection.cursor() as cursor:
+            cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             cursor.execute(text)
             return cursor.fetch_arrow_table()
     except dbapi.Error as error:
