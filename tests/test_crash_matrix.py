@@ -239,7 +239,8 @@ Copy = Sequence[tuple[Table, list[dict[str, Any]]]]
 def copy_of(engine: Engine) -> Copy:
     tables = [table for table in schema.metadata.sorted_tables if table.name not in NOT_COPIED]
     with db.read(engine) as connection:
-        return [(table, [row._asdict() for row in connection.execute(select(table))]) for table in tables]
+        given = {table: [column for column in table.c if column.computed is None] for table in tables}
+        return [(t, [row._asdict() for row in connection.execute(select(*given[t]))]) for t in tables]
 
 
 MIGRATING = threading.Lock()  # Alembic's context is global
@@ -264,7 +265,7 @@ class Story:
         with MIGRATING:
             initialise(engine, ACTS[act].start)
         with db.write(engine) as connection:
-            connection.execute(delete(schema.nav_version))  # a new database has its first
+            connection.execute(delete(schema.nav_version))  # a new one has its first
             for table, content in copy:
                 if content:
                     connection.execute(insert(table), content)
