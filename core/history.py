@@ -6,7 +6,7 @@ revisions and events. What is stored of these funds is read only where there is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
@@ -271,14 +271,7 @@ def insert_rows(
         return
     first = NavRow._fields.index(values[0])
     last = first + len(values)
-    numbers = connection.dialect.name != "sqlite"
-    days: dict[Any, Any] = {day: day for day in {row.nav_date for row in rows}}
-    for day in days:
-        days[day] = day.year * 10_000 + day.month * 100 + day.day if numbers else day.isoformat()
+    days: dict[Any, str] = {day: str(day) for day in {row.nav_date for row in rows}}
     # No list of all of them: who keeps millions of tuples alive pays the garbage collector for each.
-    given: Iterator[tuple[Any, ...]] = (
-        ((int(row[0]), days[row[1]], *row[first:last], batch_id) for row in rows)
-        if numbers
-        else ((row[0], days[row[1]], *row[first:last], batch_id) for row in rows)
-    )
-    db.bulk_insert(connection, table, (*KEY, *values, "batch_id"), given, numbered=KEY if numbers else ())
+    given = ((row[0], days[row[1]], *row[first:last], batch_id) for row in rows)
+    db.bulk_insert(connection, table, (*KEY, *values, "batch_id"), given)

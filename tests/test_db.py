@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, StatementError
 
 from core import db
 from core.errors import DatabaseUnavailable, SchemaOutdated
-from core.schema import daemon, fund_nav, metadata, nav_day
+from core.schema import daemon, fund_nav, metadata, nav_batch, nav_day, tmp_fund_nav
 from tests.mariadb import MariaServer
 
 
@@ -61,6 +61,45 @@ def test_a_nav_comes_back_to_the_last_digit(engine: Engine, nav: float) -> None:
         nav,
         -0.12,
     )
+
+
+HOSTILE = (
+    "",
+    "plain",
+    "基金 𠮷 😀",
+    "it's",
+    'say "no"',
+    "C:\\fund\\",
+    "two\nlines\r\t\x08\x1a",
+    "%s %(a)s {0}",
+    "],[ ),(",
+    "\x7f\u2028",
+)
+
+
+@pytest.mark.parametrize(
+    ("texts", "count"), [(HOSTILE[:3], 30_000), (HOSTILE, 30_000), *(((text,), 3) for text in HOSTILE)]
+)
+def test_texts_come_back_as_they_were_however_many_rows(
+    engine: Engine, texts: tuple[str, ...], count: int
+) -> None:
+    """More rows than one statement takes, the last statement of fewer."""
+    rows = [
+        (at, "000001", "2025-12-01", at / 7 if at % 3 else None, texts[at % len(texts)])
+        for at in range(1, count + 1)
+    ]
+    with db.write(engine) as connection:
+        batch = insert(nav_batch).values(id=1, kind="latest", source="s", provenance="p", status="STAGED")
+        connection.execute(batch.values(collected_at=datetime(2025, 12, 1, tzinfo=UTC), row_count=count))
+        columns = ("batch_id", "row_no", "fund_code", "nav_date", "daily_return", "raw")
+        staged = ((1, at, *rest) for at, *rest in rows)
+        assert db.bulk_insert(connection, tmp_fund_nav, columns, staged) == count
+    staged_rows = tmp_fund_nav.c
+    query = select(staged_rows.row_no, staged_rows.fund_code, staged_rows.daily_return, staged_rows.raw)
+    with db.read(engine) as connection:
+        found = connection.execute(query.order_by(staged_rows.row_no)).all()
+    assert [row.raw for row in found] == [row[4] for row in rows]
+    assert [row.daily_return for row in found] == [row[3] for row in rows]
 
 
 def test_a_failed_transaction_leaves_nothing(engine: Engine) -> None:
