@@ -127,6 +127,13 @@ def _mark(connection: Connection, table: Table, codes: Sequence[str], version: i
         )
 
 
+def changed_since(connection: Connection, table: Table, span: tuple[str, str], version: int) -> list[str]:
+    """The funds, of those from the first code to the last one, whose series changed after that version."""
+    series = fund_series.c
+    mine = (series.table_name == table.name, series.fund_code.between(*span), series.changed > version)
+    return list(connection.execute(select(series.fund_code).where(*mine)).scalars())
+
+
 def read_series(connection: Connection, table: Table) -> list[Any]:
     """fund_code, row_count, first_date, last_date (ISO text), changed, rewritten of every fund, by code."""
     columns = [plain(fund_series.c[name]) for name in COLUMNS[1:]]

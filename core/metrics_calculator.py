@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ from core.metrics import (
     measure,
     measure_money,
 )
-from core.nav_mirror import Series, open_mirror, read_series_of
-from core.schema import benchmark_index, risk_free_rate
+from core.nav_mirror import read_series_of, stored_series
+from core.ragged import Series, of_funds, up_to
+from core.schema import benchmark_index, fund_nav, money_fund_yield, risk_free_rate
 from core.thresholds import Thresholds
 from core.trading_calendar import TradingCalendar
 
 BENCHMARK = "000300"  # CSI 300 沪深300
-ROWS_AT_ONCE = 2_000_000  # looked at for breaks: arrays of 16 MB
+ROWS_MADE = 2_000
 ROW_COLUMNS = ("fund_code", "calc_date", "definition_version", "nav_date", "nav_count", *COLUMNS)
 MetricsRow = tuple[Any, ...]  # in the order of ROW_COLUMNS, null as None
 
@@ -47,16 +48,25 @@ class Measured:
     nav_counts: NDArray[np.int64]
     columns: dict[str, Column]  # of COLUMNS, NaN and NaT for null
 
-    def rows(self) -> list[MetricsRow]:
-        """As save_metrics takes them."""
-        days = self.nav_dates.astype("datetime64[D]").astype(str).tolist()
-        values = [_nullable(self.columns[name]) for name in COLUMNS]
-        heads = zip(self.codes, days, self.nav_counts.tolist(), strict=True)
+    def rows(self) -> Iterator[MetricsRow]:
+        """As save_metrics takes them; not all at once, because they are many times the size of the arrays."""
+        days, counts = self.nav_dates.astype("datetime64[D]").astype(str), self.nav_counts
         day = self.calc_date.isoformat()
-        return [
-            (code, day, DEFINITION_VERSION, newest, count, *rest)
-            for (code, newest, count), rest in zip(heads, zip(*values, strict=True), strict=True)
-        ]
+        for start in range(0, len(self.codes), ROWS_MADE):
+            part = slice(start, start + ROWS_MADE)
+            values = zip(*(_nullable(self.columns[name][part]) for name in COLUMNS), strict=True)
+            heads = zip(self.codes[part], days[part].tolist(), counts[part].tolist(), strict=True)
+            for (code, newest, count), rest in zip(heads, values, strict=True):
+                yield (code, day, DEFINITION_VERSION, newest, count, *rest)
+
+
+@dataclass(frozen=True)
+class Market:
+    """What the metrics of a fund need beside its own series."""
+
+    categories: Mapping[str, str]  # by fund code
+    risk_free: RiskFree
+    benchmark: Closes | None
 
 
 class FundMetricsCalculator:
@@ -108,7 +118,8 @@ class FundMetricsCalculator:
             adjusted_nav(data["unit_nav"].to_numpy(dtype=float), *events),
         )
         with db.read(self.engine) as connection:
-            found = self._measure(connection, series, calc_date, {"000000": category})
+            market = self._market(connection)
+        found = self._measure(replace(market, categories={"000000": category}), series, calc_date)
         if not found.codes:
             return dict.fromkeys(COLUMNS)
         return {name: _nullable(found.columns[name])[0] for name in COLUMNS}
@@ -122,34 +133,45 @@ class FundMetricsCalculator:
         """
         with ThreadPoolExecutor(1, thread_name_prefix="compiled") as pool:
             pool.submit(load_kernels)  # takes as long as reading
-            if fund_codes is None and not fresh:
-                mirror = open_mirror(self.engine, self.mirror)
-                navs, incomes = mirror.navs, mirror.incomes
+            with db.read(self.engine) as connection:
+                market = self._market(connection)
+            if fund_codes is None:
+                blocks = stored_series(self.engine, None if fresh else self.mirror)
             else:
-                navs, incomes = read_series_of(self.engine, fund_codes)
-        with db.read(self.engine) as connection:
-            parts = [self._measure(connection, navs, calc_date, nav_store.known_funds(connection))]
-        others = ~np.isin(incomes.codes, navs.codes)
-        if others.any():
-            parts.append(_measure_money(incomes, others, calc_date))
+                blocks = iter(
+                    zip((fund_nav, money_fund_yield), read_series_of(self.engine, fund_codes), strict=True)
+                )
+            parts, known = [], np.zeros(0, dtype=np.int32)
+            for table, series in blocks:
+                if table is fund_nav:
+                    parts.append(self._measure(market, series, calc_date))
+                    known = np.append(known, series.codes)
+                else:
+                    money = of_funds(series, ~np.isin(series.codes, known))
+                    parts.append(_measure_money(money, calc_date))
         return _together(calc_date, parts)
 
-    def _measure(
-        self, connection: Connection, series: Series, calc_date: date, categories: Mapping[str, str]
-    ) -> Measured:
-        series = _up_to(series, calc_date)
+    def _market(self, connection: Connection) -> Market:
+        return Market(
+            nav_store.known_funds(connection), _risk_free(connection, self.risk_free), _benchmark(connection)
+        )
+
+    def _measure(self, market: Market, series: Series, calc_date: date) -> Measured:
+        series = up_to(series, _day_number(calc_date))
         codes = [f"{code:06d}" for code in series.codes.tolist()]
         limits = self.thresholds.return_limit
-        limit = np.array([limits.get(categories.get(code, "other"), limits["other"]) for code in codes])
+        limit = np.array(
+            [limits.get(market.categories.get(code, "other"), limits["other"]) for code in codes]
+        )
         columns = measure(
             series.offsets,
             series.days,
             self._unbroken(series, limit),
             calc_date,
             self.sessions,
-            risk_free=_risk_free(connection, self.risk_free),
+            risk_free=market.risk_free,
             periods_per_year=self.periods_per_year,
-            benchmark=_benchmark(connection),
+            benchmark=market.benchmark,
         )
         return _measured(calc_date, codes, series, columns)
 
@@ -161,31 +183,20 @@ class FundMetricsCalculator:
         first = int(series.days.min())
         ordinal = np.searchsorted(sessions, np.arange(first, int(series.days.max()) + 1), side="right")
         starts, values = series.offsets[:-1], series.values
-        for low in range(1, len(values), ROWS_AT_ONCE):
-            rows = slice(low, min(low + ROWS_AT_ONCE, len(values)))
-            before = slice(rows.start - 1, rows.stop - 1)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                change = 100 * np.abs(values[rows] / values[before] - 1)
-            at = low + np.flatnonzero(change > limit.min())
-            fund = np.searchsorted(series.offsets, at, side="right") - 1
-            gap = ordinal[series.days[at] - first] - ordinal[series.days[at - 1] - first]
-            broken = change[at - low] > limit[fund] * np.sqrt(np.clip(gap, 1, 5))
-            broken &= at > starts[fund]
-            for row, mine in zip(at[broken].tolist(), fund[broken].tolist(), strict=True):
-                values[starts[mine] : row] = np.nan
+        with np.errstate(invalid="ignore", divide="ignore"):
+            change = 100 * np.abs(values[1:] / values[:-1] - 1)
+        at = 1 + np.flatnonzero(change > limit.min())
+        fund = np.searchsorted(series.offsets, at, side="right") - 1
+        gap = ordinal[series.days[at] - first] - ordinal[series.days[at - 1] - first]
+        broken = change[at - 1] > limit[fund] * np.sqrt(np.clip(gap, 1, 5))
+        broken &= at > starts[fund]
+        for row, mine in zip(at[broken].tolist(), fund[broken].tolist(), strict=True):
+            values[starts[mine] : row] = np.nan
         return values
 
 
-def _up_to(series: Series, day: date) -> Series:
-    """The rows up to a date, and the funds that have any."""
-    until = np.datetime64(day, "D").astype(np.int64)
-    if not len(series.days) or int(series.days.max()) <= until:
-        return series
-    keep = series.days <= until
-    counts = np.add.reduceat(keep, series.offsets[:-1], dtype=np.int64)
-    some = counts > 0
-    offsets = np.concatenate(([0], np.cumsum(counts[some])))
-    return Series(series.codes[some], offsets, series.days[keep], series.values[keep])
+def _day_number(day: date) -> int:
+    return int(np.datetime64(day, "D").astype(np.int64))
 
 
 def _measured(calc_date: date, codes: list[str], series: Series, columns: dict[str, Column]) -> Measured:
@@ -193,17 +204,22 @@ def _measured(calc_date: date, codes: list[str], series: Series, columns: dict[s
     return Measured(calc_date, codes, newest, np.diff(series.offsets), columns)
 
 
-def _measure_money(incomes: Series, chosen: NDArray[np.bool_], calc_date: date) -> Measured:
-    counts = np.diff(incomes.offsets)
-    rows = np.repeat(chosen, counts)
-    offsets = np.concatenate(([0], np.cumsum(counts[chosen])))
-    mine = _up_to(Series(incomes.codes[chosen], offsets, incomes.days[rows], incomes.values[rows]), calc_date)
+def _measure_money(incomes: Series, calc_date: date) -> Measured:
+    mine = up_to(incomes, _day_number(calc_date))
     columns = measure_money(mine.offsets, mine.days, mine.values, calc_date)
     return _measured(calc_date, [f"{code:06d}" for code in mine.codes.tolist()], mine, columns)
 
 
 def _together(calc_date: date, parts: Sequence[Measured]) -> Measured:
     """Several as one, ordered by code."""
+    if not parts:
+        none = Series(
+            *(
+                np.zeros(size, kind)
+                for size, kind in ((0, np.int32), (1, np.int64), (0, np.int32), (0, float))
+            )
+        )
+        parts = [_measure_money(none, calc_date)]
     codes = [code for part in parts for code in part.codes]
     order = np.argsort(np.array(codes, dtype=str), kind="stable")
     return Measured(

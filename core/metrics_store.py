@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import Any
 
@@ -20,7 +20,7 @@ SAME = 1e-9  # relative: two ways to the same figure differ by less
 def save_metrics(
     connection: Connection,
     calc_date: date,
-    rows: Sequence[MetricsRow],
+    rows: Iterable[MetricsRow],
     fund_codes: Sequence[str] | None = None,
 ) -> int:
     """Replace the metrics of this date (of these funds only, if named); returns the number of rows."""

@@ -1,129 +1,210 @@
-"""The mirror: adjusted NAVs of every fund as arrays in one mapped file, derived from the database and disposable.
+"""The mirror: adjusted NAVs of every fund as arrays in a file, derived from the database and disposable.
 
-It says as of which version of the stored series (core.fund_series) it is. Whoever opens it gets what the database
+It says as of which version of the stored series (core.fund_series) it is. Whoever reads it gets what the database
 holds: funds that were rewritten since are read again, later rows of the others added, and the number of rows
-and the newest date of each fund must be what the database counts. A file that is missing, damaged, of another
-form, or of another database is not used: then everything is read. A file that cannot be written is done without.
+and the newest date of each fund must be what the database counts. What is missing, damaged, of another form, or
+of another database is not used but read. A file that cannot be written is done without.
+
+Series come in blocks of some 1 M rows, so that memory does not grow with the market.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
-import zlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, Table, select
 
 from core import db
-from core.fund_series import is_known, newest_version, read_series
+from core.fund_series import changed_since, is_known, newest_version, read_series
+from core.mirror_file import Block, MirrorFile, Writer, opened
 from core.nav_store import plain
+from core.ragged import Series, of_funds, ordered, with_rows
 from core.schema import fund_adjustment, fund_nav, money_fund_yield
-from core.series_reader import Rows, read_all, read_funds, read_later
+from core.series_reader import FEW_ROWS, SpanReader, has_fast_driver, read_funds, read_later
 
 log = logging.getLogger(__name__)
 FILE = "series.bin"
-FORM = "navkeeper-series-1"
 TABLES = (fund_nav, money_fund_yield)
+ROWS_A_BLOCK = 1_000_000
+READ_AHEAD = 2  # blocks; with a processor for each
 UNIX_EPOCH = date(1970, 1, 1)
-ALIGNED = 64  # bytes: each array begins where a cache line does
-Codes = NDArray[np.int32]
+
+
+class Span(NamedTuple):
+    """Neighbouring funds that are read together: fund_series' rows of them, and the block that held them."""
+
+    table: Table
+    last: int  # as in Block
+    state: list[Any]
+    block: Block | None
 
 
 @dataclass(frozen=True)
-class Series:
-    """Many funds' values, one fund after the other."""
+class Factors:
+    """Adjustment factors of all funds: of each, by ex-date."""
 
-    codes: Codes  # (F,), ascending
-    offsets: NDArray[np.int64]  # (F+1,), where each fund's rows begin
-    days: NDArray[np.int32]  # (R,), since 1970-01-01, ascending within a fund
-    values: NDArray[np.float64]  # (R,): adjusted NAVs, or a money fund's income per 10,000 shares
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """All series as of one version of the database."""
-
-    version: int
-    token: str
-    navs: Series
-    incomes: Series
+    codes: NDArray[np.int32]
+    days: NDArray[np.int32]
+    cumulative: NDArray[np.float64]
 
 
-def open_mirror(engine: Engine, folder: Path) -> Mirror:
-    """What the database holds now; from the file in `folder` as far as it is right. Keeps the file in step.
+def stored_series(engine: Engine, folder: Path | None = None) -> Iterator[tuple[Table, Series]]:
+    """All series of one version of the database, by table and code: adjusted NAVs, then money funds' incomes.
 
-    Raises DatabaseUnavailable.
+    From the file in `folder` as far as it is right, and keeps that in step; without a folder from the database
+    alone. Raises DatabaseUnavailable.
     """
-    path = folder / FILE
-    kept = load(path)
-    with db.read(engine) as connection:
+    with contextlib.ExitStack() as stack:
+        kept = stack.enter_context(opened(folder / FILE)) if folder is not None else None
+        connection = stack.enter_context(db.snapshot(engine))
+        version, token = newest_version(connection)
         if kept is not None and not is_known(connection, kept.version, kept.token):
             log.info("the mirror is of another database: everything is read")
             kept = None
-        version = newest_version(connection)
-    # What others merge while everything is read is newer than `version`, and caught up with below.
-    begun = kept or Mirror(*version, *(_ordered(read_all(engine, table)) for table in TABLES))
+        fresh = None
+        if folder is not None and (kept is None or (kept.version, kept.token) != (version, token)):
+            fresh = stack.enter_context(contextlib.closing(Writer(folder / FILE, version, token)))
+        spans = [span for table in TABLES for span in _spans(table, read_series(connection, table), kept)]
+        factors = _read_factors(connection)
+        for span, rows in _read_ahead(engine, spans, kept):
+            if rows is None:
+                series = _caught_up(connection, span, kept, factors)
+            else:
+                with db.read(engine) as now:
+                    newer = changed_since(now, span.table, _ends(span), version)
+                found = _adjusted(factors, span.table, rows)
+                series = _verified(connection, span, factors, found, newer)
+            if fresh is not None:
+                fresh.add(span.table.name, span.last, series)
+            if len(series.codes):
+                yield span.table, series
+        if fresh is not None:
+            fresh.finish()
+
+
+def read_series_of(engine: Engine, fund_codes: Sequence[str]) -> tuple[Series, Series]:
+    """Adjusted NAVs and incomes of these funds, from the database. Raises DatabaseUnavailable."""
+    codes = sorted(fund_codes)
     with db.snapshot(engine) as connection:
-        if kept is None:
-            _adjusted(connection, begun.navs)
-        mirror = _caught_up(connection, begun)
-    if mirror is not kept:
-        save(path, mirror)
-    return mirror
+        factors = _read_factors(connection)
+        navs, incomes = (_read(connection, table, factors, codes) for table in TABLES)
+    return navs, incomes
 
 
-def read_series_of(engine: Engine, fund_codes: Sequence[str] | None) -> tuple[Series, Series]:
-    """Adjusted NAVs and incomes of these funds, or of all, from the database alone.
+def _spans(table: Table, state: list[Any], kept: MirrorFile | None) -> Iterator[Span]:
+    """The funds of a table as the file has them together; where it has none, about ROWS_A_BLOCK rows together."""
+    blocks = [block for block in kept.blocks if block.table == table.name] if kept is not None else []
+    if not blocks or max(block.lengths["days"] for block in blocks) > 2 * ROWS_A_BLOCK:
+        yield from _cut(table, state)
+        return
+    codes = [int(row.fund_code) for row in state]
+    ends = [*np.searchsorted(codes, [block.last for block in blocks[:-1]], side="right").tolist(), len(codes)]
+    start = 0
+    for block, end in zip(blocks, ends, strict=True):
+        last = max(block.last, codes[-1]) if end == len(codes) and codes else block.last
+        yield Span(table, last, state[start:end], block)
+        start = end
 
-    Raises DatabaseUnavailable.
+
+def _cut(table: Table, state: list[Any]) -> Iterator[Span]:
+    start = rows = 0
+    for at, row in enumerate(state):
+        rows += row.row_count
+        if rows >= ROWS_A_BLOCK or at == len(state) - 1:
+            yield Span(table, int(row.fund_code), state[start : at + 1], None)
+            start, rows = at + 1, 0
+
+
+def _read_ahead(
+    engine: Engine, spans: Sequence[Span], kept: MirrorFile | None
+) -> Iterator[tuple[Span, Series | None]]:
+    """The spans, with their rows where so many must be read that the fast driver is worth it.
+
+    Those rows are of the moment, not of the version: what was merged since must be read again.
     """
-    with db.snapshot(engine) as connection:
-        found = []
-        for table in TABLES:
-            codes = sorted(fund_codes) if fund_codes is not None else None
-            rows = read_all(engine, table) if codes is None else read_funds(connection, table, codes)
-            found.append(_rows_of(rows, connection, table))
-    return found[0], found[1]
+    fast = has_fast_driver(engine)
+
+    def fetch(span: Span) -> Series:
+        return ordered(reader.read(span.table, _ends(span)))
+
+    with (
+        contextlib.closing(SpanReader(engine)) as reader,
+        ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="read") as pool,
+    ):
+        coming: deque[tuple[Span, Future[Series] | None]] = deque()
+        try:
+            for span in spans:
+                many = fast and _rows_to_read(span, kept) >= FEW_ROWS
+                coming.append((span, pool.submit(fetch, span) if many else None))
+                if len(coming) > READ_AHEAD:
+                    yield _arrived(coming)
+            while coming:
+                yield _arrived(coming)
+        finally:
+            for _span, future in coming:
+                if future is not None:
+                    future.cancel()
 
 
-def _caught_up(connection: Connection, old: Mirror) -> Mirror:
-    """The mirror as of the newest version, in a consistent view of the database."""
-    version, token = newest_version(connection)
-    navs, incomes = (
-        _series_caught_up(connection, table, series, old.version)
-        for table, series in zip(TABLES, (old.navs, old.incomes), strict=True)
-    )
-    if (version, token) == (old.version, old.token) and navs is old.navs and incomes is old.incomes:
+def _arrived(coming: deque[tuple[Span, Future[Series] | None]]) -> tuple[Span, Series | None]:
+    span, future = coming.popleft()
+    return span, None if future is None else future.result()
+
+
+def _ends(span: Span) -> tuple[str, str]:
+    return span.state[0].fund_code, span.state[-1].fund_code
+
+
+def _rows_to_read(span: Span, kept: MirrorFile | None) -> int:
+    rows: int = sum(row.row_count for row in span.state)
+    if kept is None or span.block is None:
+        return rows
+    rewritten: int = sum(row.row_count for row in span.state if row.rewritten > kept.version)
+    return max(rewritten, rows - span.block.lengths["days"])
+
+
+def _caught_up(connection: Connection, span: Span, kept: MirrorFile | None, factors: Factors) -> Series:
+    """The span's series in the connection's view of the database."""
+    old = kept.read(span.block) if kept is not None and span.block is not None else None
+    if kept is None or old is None:
+        everything = [row.fund_code for row in span.state]
+        return _verified(connection, span, factors, _read(connection, span.table, factors, everything))
+    whole, grown = _to_read(span.state, old, kept.version)
+    if not whole and not grown and len(span.state) == len(old.codes):
         return old
-    return Mirror(version, token, navs, incomes)
+    later = _adjusted(factors, span.table, ordered(read_later(connection, span.table, grown)))
+    anew = _read(connection, span.table, factors, whole)
+    keep = np.isin(old.codes, _numbers([row.fund_code for row in span.state]))
+    found = with_rows(of_funds(old, keep & ~np.isin(old.codes, _numbers(whole))), later, anew)
+    return _verified(connection, span, factors, found)
 
 
-def _series_caught_up(connection: Connection, table: Table, old: Series, version: int) -> Series:
-    state = read_series(connection, table)
-    whole, grown = _to_read(state, old, version)
-    if not whole and not grown and len(state) == len(old.codes):
-        return old
-    later = _rows_of(read_later(connection, table, grown), connection, table)
-    anew = _rows_of(read_funds(connection, table, whole), connection, table)
-    gone = np.array([int(code) for code in whole], dtype=np.int32)
-    keep = np.isin(old.codes, np.array([int(row.fund_code) for row in state], dtype=np.int32))
-    found = _with_rows(_without(old, keep & ~np.isin(old.codes, gone)), later, anew)
-    wrong = _differing(state, found)
-    if wrong:  # somebody has changed rows by hand
-        log.warning("%s: %d funds are not what the merges left, %s first", table.name, len(wrong), wrong[0])
-        keep = ~np.isin(found.codes, np.array([int(code) for code in wrong], dtype=np.int32))
-        anew = _rows_of(read_funds(connection, table, wrong), connection, table)
-        found = _with_rows(_without(found, keep), anew)
-    return found
+def _verified(
+    connection: Connection, span: Span, factors: Factors, found: Series, newer: Collection[str] = ()
+) -> Series:
+    """The series; those that are not what the database counts, or `newer` than the connection's view, read again."""
+    wrong = sorted({*_differing(span.state, found), *newer})
+    if wrong and not newer:  # somebody has changed rows by hand
+        log.warning(
+            "%s: %d funds are not what the merges left, %s first", span.table.name, len(wrong), wrong[0]
+        )
+    known = _numbers([row.fund_code for row in span.state])
+    right = of_funds(found, np.isin(found.codes, known) & ~np.isin(found.codes, _numbers(wrong)))
+    return with_rows(right, _read(connection, span.table, factors, wrong)) if wrong else right
+
+
+def _numbers(codes: Sequence[str]) -> NDArray[np.int32]:
+    return np.array([int(code) for code in codes], dtype=np.int32)
 
 
 def _to_read(state: list[Any], old: Series, version: int) -> tuple[list[str], list[tuple[str, date]]]:
@@ -146,137 +227,45 @@ def _to_read(state: list[Any], old: Series, version: int) -> tuple[list[str], li
 
 def _differing(state: list[Any], found: Series) -> list[str]:
     """Funds whose number of rows or newest date is not what the database counts."""
-    codes = np.array([int(row.fund_code) for row in state], dtype=np.int32)
+    if not state or not len(found.codes):
+        return [row.fund_code for row in state]
     counts = np.array([row.row_count for row in state], dtype=np.int64)
     newest = np.array([row.last_date for row in state], dtype="datetime64[D]").astype(np.int64)
-    at = np.searchsorted(found.codes, codes).clip(max=max(len(found.codes) - 1, 0))
-    if not len(found.codes):
-        return [row.fund_code for row in state]
+    codes = _numbers([row.fund_code for row in state])
+    at = np.searchsorted(found.codes, codes).clip(max=len(found.codes) - 1)
     ends = found.offsets[at + 1]
     same = (found.codes[at] == codes) & (ends - found.offsets[at] == counts)
     same &= found.days[ends - 1] == newest
     return [state[place].fund_code for place in np.flatnonzero(~same).tolist()]
 
 
-def _rows_of(rows: Rows, connection: Connection, table: Table) -> Series:
-    series = _ordered(rows)
-    return _adjusted(connection, series) if table is fund_nav else series
+def _read(connection: Connection, table: Table, factors: Factors, codes: Sequence[str]) -> Series:
+    """The series of these funds (sorted codes) in the connection's view of the database."""
+    return _adjusted(factors, table, ordered(read_funds(connection, table, codes)))
 
 
-def _ordered(rows: Rows) -> Series:
-    """Rows ordered by fund and day as series."""
-    starts = np.flatnonzero(np.diff(rows.codes, prepend=np.int32(-1)))
-    return Series(rows.codes[starts], np.append(starts, len(rows.codes)), rows.days, rows.values)
-
-
-def _adjusted(connection: Connection, series: Series) -> Series:
-    """Unit NAVs times the cumulative factor of the newest ex-date up to each day (core.adjustment), in their place."""
+def _read_factors(connection: Connection) -> Factors:
     factor = fund_adjustment.c
     columns = (factor.fund_code, plain(factor.ex_date), factor.cumulative)
     rows = connection.execute(select(*columns).order_by(factor.fund_code, factor.ex_date)).all()
-    codes = np.array([int(row[0]) for row in rows], dtype=np.int32)
-    days = np.array([row[1] for row in rows], dtype="datetime64[D]").astype(np.int32)
-    cumulative = np.array([row[2] for row in rows], dtype=np.float64)
+    return Factors(
+        _numbers([row[0] for row in rows]),
+        np.array([row[1] for row in rows], dtype="datetime64[D]").astype(np.int32),
+        np.array([row[2] for row in rows], dtype=np.float64),
+    )
+
+
+def _adjusted(factors: Factors, table: Table, series: Series) -> Series:
+    """Unit NAVs times the cumulative factor of the newest ex-date up to each day (core.adjustment), in their place."""
+    if table is not fund_nav or not len(series.codes):
+        return series
+    span = slice(*np.searchsorted(factors.codes, [series.codes[0], series.codes[-1] + 1]).tolist())
+    codes, days, cumulative = factors.codes[span], factors.days[span], factors.cumulative[span]
     starts = np.flatnonzero(np.diff(codes, prepend=np.int32(-1)))
     for start, end in zip(starts.tolist(), np.append(starts, len(codes))[1:].tolist(), strict=True):
         at = int(np.searchsorted(series.codes, codes[start]))
-        if at < len(series.codes) and series.codes[at] == codes[start]:
+        if series.codes[at] == codes[start]:
             mine = slice(series.offsets[at], series.offsets[at + 1])
-            factors = np.append(1.0, cumulative[start:end])
-            series.values[mine] *= factors[np.searchsorted(days[start:end], series.days[mine], side="right")]
+            own = np.append(1.0, cumulative[start:end])
+            series.values[mine] *= own[np.searchsorted(days[start:end], series.days[mine], side="right")]
     return series
-
-
-def _without(series: Series, keep: NDArray[np.bool_]) -> Series:
-    """The series of the funds to keep."""
-    if keep.all():
-        return series
-    counts = np.diff(series.offsets)
-    rows = np.repeat(keep, counts)
-    offsets = np.concatenate(([0], np.cumsum(counts[keep])))
-    return Series(series.codes[keep], offsets, series.days[rows], series.values[rows])
-
-
-def _with_rows(series: Series, *more: Series) -> Series:
-    """The series with the rows of others: at the end of a fund that is there, else as a fund of its own."""
-    for added in more:
-        if not len(added.codes):
-            continue
-        counts = np.diff(added.offsets)
-        at = np.repeat(series.offsets[np.searchsorted(series.codes, added.codes, side="right")], counts)
-        codes = np.union1d(series.codes, added.codes)
-        total = np.zeros(len(codes), dtype=np.int64)
-        total[np.searchsorted(codes, series.codes)] += np.diff(series.offsets)
-        total[np.searchsorted(codes, added.codes)] += counts
-        series = Series(
-            codes,
-            np.concatenate(([0], np.cumsum(total))),
-            np.insert(series.days, at, added.days),
-            np.insert(series.values, at, added.values),
-        )
-    return series
-
-
-def _arrays(mirror: Mirror) -> list[NDArray[Any]]:
-    both = (mirror.navs, mirror.incomes)
-    return [array for one in both for array in (one.codes, one.offsets, one.days, one.values)]
-
-
-def save(path: Path, mirror: Mirror) -> None:
-    """Write the file whole or not at all; what goes wrong is logged and no more: the mirror is disposable."""
-    arrays = [np.ascontiguousarray(array) for array in _arrays(mirror)]
-    head = {
-        "form": FORM,
-        "version": mirror.version,
-        "token": mirror.token,
-        "arrays": [[array.dtype.str, len(array), _checksum(array)] for array in arrays],
-    }
-    text = json.dumps(head).encode()
-    text += b" " * (-(len(text) + 1) % ALIGNED) + b"\n"
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with fresh.open("wb") as file:
-            file.write(text)
-            for array in arrays:
-                array.tofile(file)
-                file.write(b"\0" * (-array.nbytes % ALIGNED))
-        fresh.replace(path)
-    except OSError as error:
-        log.warning("the mirror %s could not be written: %s; the next run reads everything", path, error)
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
-
-
-def load(path: Path) -> Mirror | None:
-    """The file's contents, mapped into memory, or None where there is none to rely on."""
-    try:
-        with path.open("rb") as file:
-            text = file.readline()
-            head = json.loads(text)
-        if head["form"] != FORM:
-            raise ValueError(f"it is {head['form']}")
-        place, arrays = len(text), []
-        for kind, count, checksum in head["arrays"]:
-            array = _mapped(path, np.dtype(kind), count, place)
-            if _checksum(array) != checksum:
-                raise ValueError("its checksum is wrong")
-            arrays.append(array)
-            place += array.nbytes + -array.nbytes % ALIGNED
-        return Mirror(head["version"], head["token"], Series(*arrays[:4]), Series(*arrays[4:]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("the mirror %s cannot be used: %s; everything is read", path, error)
-        return None
-
-
-def _mapped(path: Path, kind: np.dtype[Any], count: int, place: int) -> NDArray[Any]:
-    """Copy on write: who changes a value changes it for himself."""
-    if count == 0:
-        return np.zeros(0, dtype=kind)
-    return np.asarray(np.memmap(path, dtype=kind, mode="c", offset=place, shape=(count,)))
-
-
-def _checksum(array: NDArray[Any]) -> int:
-    return zlib.crc32(array.view(np.uint8).data)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import threading
+import json
+import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from typing import Any, NamedTuple, TypeVar
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from subprocess import PIPE, Popen
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
-    URL,
     ColumnElement,
     Connection,
     Double,
@@ -25,20 +27,18 @@ from sqlalchemy import (
     select,
 )
 
-from core import db
 from core.db import BUSY_TIMEOUT_MS, shown
 from core.errors import DatabaseUnavailable
 from core.nav_frames import EPOCH
-from core.schema import fund_nav, fund_series, money_fund_yield
+from core.schema import fund_nav, money_fund_yield
 
 VALUE = {fund_nav.name: "unit_nav", money_fund_yield.name: "income_per_10k"}
 FUNDS_A_QUERY = 500
 FEW_ROWS = 200_000  # fewer are not worth another driver
-ROWS_A_PART = 1_000_000
 UNIX_EPOCH_JULIAN = 2440587.5
 UNIX_EPOCH_DAYS = 719528  # as TO_DAYS counts
 T = TypeVar("T")
-_one_opens = threading.Lock()  # two that open a file at once find it locked
+SQLITE_ROWS = str(Path(__file__).with_name("sqlite_rows.py"))
 
 
 class Rows(NamedTuple):
@@ -49,33 +49,88 @@ class Rows(NamedTuple):
     values: NDArray[np.float64]  # NaN for null
 
 
-def read_all(engine: Engine, table: Table) -> Rows:
-    """Every row of the table, two parts at once; not one consistent view where others merge meanwhile.
+class SpanReader:
+    """Reads much at once, from several threads, through Arrow: no Python object for each value.
 
-    Raises DatabaseUnavailable.
+    For an engine that `has_fast_driver`. SQLite's rows come from processes of their own: see core.sqlite_rows.
     """
-    with db.read(engine) as connection:
-        series = fund_series.c
-        counts = select(series.fund_code, series.row_count).where(series.table_name == table.name)
-        funds = connection.execute(counts.order_by(series.fund_code)).all()
-        query = _query(table, engine.dialect.name)
-        if sum(count for _code, count in funds) < FEW_ROWS or not _has_fast_driver(engine):
-            return _joined([_arrays(connection.execute(query).all())])
-    parts = [query.where(table.c.fund_code.between(*span)) for span in _spans(funds)]
-    with ThreadPoolExecutor(2, thread_name_prefix="read") as pool:
-        return _joined(list(pool.map(lambda part: _fetch(engine, part), parts)))
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.idle: SimpleQueue[Popen[bytes]] = SimpleQueue()
+        self.started: list[Popen[bytes]] = []
+
+    def read(self, table: Table, span: tuple[str, str]) -> Rows:
+        """Every row of the funds from the first code to the last one. Raises DatabaseUnavailable."""
+        query = _query(table, self.engine.dialect.name).where(table.c.fund_code.between(*span))
+        text = str(query.compile(self.engine, compile_kwargs={"literal_binds": True}))
+        return self._of_file(text) if self.engine.dialect.name == "sqlite" else self._of_server(text)
+
+    def close(self) -> None:
+        for process in self.started:
+            with process:  # closes its pipes, and waits
+                process.kill()
+
+    def _of_file(self, text: str) -> Rows:
+        try:
+            process = self.idle.get_nowait()
+        except Empty:
+            process = self._start()
+        asked, given = process.stdin, process.stdout
+        if asked is None or given is None:
+            raise TypeError("a process without pipes")
+        try:
+            asked.write(json.dumps(text).encode() + b"\n")
+            asked.flush()
+            count = int.from_bytes(_exactly(given, 8), "little", signed=True)
+            if count < 0:
+                raise DatabaseUnavailable(
+                    f"database {shown(self.engine.url)}: {json.loads(given.readline())}"
+                )
+            codes, days = (np.frombuffer(_exactly(given, 4 * count), np.int32) for _ in range(2))
+            values = np.frombuffer(_exactly(given, 8 * count), np.float64)
+        except OSError as error:
+            raise DatabaseUnavailable(
+                f"database {shown(self.engine.url)}: its reader ended: {error}"
+            ) from None
+        self.idle.put(process)
+        return Rows(codes, days, values)
+
+    def _start(self) -> Popen[bytes]:
+        command = [sys.executable, "-P", SQLITE_ROWS, str(self.engine.url.database), str(BUSY_TIMEOUT_MS)]
+        process = Popen(command, stdin=PIPE, stdout=PIPE)
+        self.started.append(process)
+        return process
+
+    def _of_server(self, text: str) -> Rows:
+        import connectorx
+
+        url = self.engine.url
+        address = url.set(drivername="mysql").render_as_string(hide_password=False)
+        try:
+            found: Any = connectorx.read_sql(address, text, return_type="arrow")
+        except RuntimeError:  # its text may hold the address with the password
+            raise DatabaseUnavailable(f"database {shown(url)}: its series could not be read") from None
+        codes, days, values = (found.column(name).to_numpy() for name in Rows._fields)
+        return Rows(codes.astype(np.int32), days.astype(np.int32), values.astype(np.float64))
 
 
-def _spans(funds: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """First and last code of parts of about ROWS_A_PART rows: what the drivers hand over is twice our arrays."""
-    first, rows = funds[0][0], 0
-    for code, count in funds:
-        rows += count
-        if rows >= ROWS_A_PART:
-            yield first, code
-            first, rows = f"{int(code) + 1:06d}", 0
-    if rows:
-        yield first, funds[-1][0]
+def _exactly(source: IO[bytes], size: int) -> bytearray:
+    """The next bytes, writable. Raises OSError where there are fewer."""
+    found = bytearray(size)
+    view, place = memoryview(found), 0
+    while place < size:
+        count = source.readinto(view[place:])  # type: ignore[attr-defined]
+        if not count:
+            raise OSError("no more of an answer")
+        place += count
+    return found
+
+
+def has_fast_driver(engine: Engine) -> bool:
+    """Whether the address says nothing that only our usual driver understands."""
+    url = engine.url
+    return bool(url.database) and url.database != ":memory:" and not url.query
 
 
 def read_funds(connection: Connection, table: Table, codes: Sequence[str]) -> Rows:
@@ -135,53 +190,4 @@ def _arrays(rows: Sequence[Any]) -> Rows:
 
 
 def _joined(parts: list[Rows]) -> Rows:
-    """One after the other; each part is let go as it is copied, so that no two copies of all are there at once."""
-    total = sum(len(part.codes) for part in parts)
-    whole = Rows(np.empty(total, np.int32), np.empty(total, np.int32), np.empty(total, np.float64))
-    place = 0
-    parts.reverse()
-    while parts:
-        part = parts.pop()
-        mine = slice(place, place + len(part.codes))
-        whole.codes[mine], whole.days[mine], whole.values[mine] = part
-        place = mine.stop
-    return whole
-
-
-def _has_fast_driver(engine: Engine) -> bool:
-    """Whether the address says nothing that only our usual driver understands."""
-    url = engine.url
-    return bool(url.database) and url.database != ":memory:" and not url.query
-
-
-def _fetch(engine: Engine, query: Select[Any]) -> Rows:
-    """The rows through Arrow, without a Python object for each value."""
-    text = str(query.compile(engine, compile_kwargs={"literal_binds": True}))
-    sqlite = engine.dialect.name == "sqlite"
-    table = _fetch_sqlite(engine.url, text) if sqlite else _fetch_mysql(engine.url, text)
-    codes, days, values = (table.column(name).to_numpy() for name in Rows._fields)
-    return Rows(codes.astype(np.int32), days.astype(np.int32), values.astype(np.float64))
-
-
-def _fetch_sqlite(url: URL, text: str) -> Any:
-    from adbc_driver_sqlite import dbapi
-
-    try:
-        with _one_opens:
-            connection = dbapi.connect(url.database, autocommit=True)
-        with connection, connection.cursor() as cursor:
-            cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-            cursor.execute(text)
-            return cursor.fetch_arrow_table()
-    except dbapi.Error as error:
-        raise DatabaseUnavailable(f"database {shown(url)}: {error}") from None
-
-
-def _fetch_mysql(url: URL, text: str) -> Any:
-    import connectorx
-
-    address = url.set(drivername="mysql").render_as_string(hide_password=False)
-    try:
-        return connectorx.read_sql(address, text, return_type="arrow")
-    except RuntimeError:  # its text may hold the address with the password
-        raise DatabaseUnavailable(f"database {shown(url)}: its series could not be read") from None
+    return Rows(*(np.concatenate(column) for column in zip(*parts, _arrays([]), strict=True)))

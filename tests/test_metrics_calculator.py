@@ -86,7 +86,7 @@ def walk(seed: int, days: list[date]) -> list[tuple[date, float]]:
 
 def market(engine: Engine, codes: list[str] | None = None, day: date = CALC) -> dict[str, dict[str, Any]]:
     """Rows of the whole market by fund code."""
-    rows = calculator(engine).calculate_market(day, codes).rows()
+    rows = list(calculator(engine).calculate_market(day, codes).rows())
     assert len({row[0] for row in rows}) == len(rows)
     return {row[0]: dict(zip(ROW_COLUMNS, row, strict=True)) for row in rows}
 
@@ -270,7 +270,7 @@ def test_an_earlier_date_sees_only_what_was_known_then(sqlite_engine: Engine) ->
 
 def test_saving_twice_is_saving_once(engine: Engine) -> None:
     fill(engine, {f"{n:06d}": walk(n, DAYS[-100:]) for n in range(1, 6)}, {})
-    rows = calculator(engine).calculate_market(CALC).rows()
+    rows = list(calculator(engine).calculate_market(CALC).rows())
     dumps = []
     for _ in range(2):
         with db.write(engine) as connection:
@@ -290,7 +290,7 @@ def test_saving_some_funds_leaves_the_others_and_other_dates_alone(engine: Engin
     fill(engine, {f"{n:06d}": walk(n, DAYS[-100:]) for n in range(1, 4)}, {})
     with db.write(engine) as connection:
         for day in (date(2025, 12, 4), CALC):
-            save_metrics(connection, day, calculator(engine).calculate_market(day).rows())
+            save_metrics(connection, day, list(calculator(engine).calculate_market(day).rows()))
         connection.execute(
             update(fund_metrics)
             .where(fund_metrics.c.calc_date == date(2025, 12, 4))
@@ -303,7 +303,7 @@ def test_saving_some_funds_leaves_the_others_and_other_dates_alone(engine: Engin
             .where(fund_nav.c.fund_code == "000002", fund_nav.c.nav_date == CALC)
             .values(unit_nav=1.2345)
         )
-    part = calculator(engine).calculate_market(CALC, ["000002"]).rows()
+    part = list(calculator(engine).calculate_market(CALC, ["000002"]).rows())
     with db.write(engine) as connection:
         assert save_metrics(connection, CALC, part, ["000002"]) == 1
     after = stored(engine)

@@ -86,9 +86,9 @@ def test_the_database_alone_says_what_the_mirror_says(engine: Engine) -> None:
         {f"{n:06d}": walk(n, DAYS[-300:]) for n in range(1, 30)},
         {"000003": [(DAYS[-9], "split", 1.0)]},
     )
-    fresh = calculator(engine).calculate_market(CALC, fresh=True).rows()
-    assert calculator(engine).calculate_market(CALC).rows() == fresh  # makes the mirror
-    assert calculator(engine).calculate_market(CALC).rows() == fresh  # reads it
+    fresh = list(calculator(engine).calculate_market(CALC, fresh=True).rows())
+    assert list(calculator(engine).calculate_market(CALC).rows()) == fresh  # makes the mirror
+    assert list(calculator(engine).calculate_market(CALC).rows()) == fresh  # reads it
 
 
 def test_a_stored_figure_that_is_not_what_the_navs_give_is_found(engine: Engine) -> None:

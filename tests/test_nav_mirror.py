@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,7 +14,9 @@ from sqlalchemy import Engine, delete, insert, select, update
 
 from core import adjustment, db, fund_series, nav_days, nav_mirror, series_reader
 from core.fund_series import Added, note_changes
-from core.nav_mirror import FILE, Mirror, Series, open_mirror
+from core.mirror_file import opened
+from core.nav_mirror import FILE, stored_series
+from core.ragged import Series
 from core.schema import fund_event, fund_nav, money_fund_yield
 
 FIRST = date(2025, 1, 1)
@@ -131,15 +134,36 @@ def shown(series: Series) -> dict[str, list[tuple[date, float]]]:
     return found
 
 
-def require_same(book: Book, mirror: Mirror) -> None:
-    for table, series in ((fund_nav, mirror.navs), (money_fund_yield, mirror.incomes)):
-        found, expected = shown(series), book.expected(table)
-        assert {code: [day for day, _ in rows] for code, rows in found.items()} == {
-            code: [day for day, _ in rows] for code, rows in expected.items()
+Shown = dict[str, dict[str, list[tuple[date, float]]]]  # by table, then by fund
+
+
+def read(engine: Engine, folder: Path | None) -> Shown:
+    found: Shown = {fund_nav.name: {}, money_fund_yield.name: {}}
+    for table, series in stored_series(engine, folder):
+        block = shown(series)
+        assert list(block) == sorted(block)
+        assert not block.keys() & found[table.name].keys()
+        found[table.name] |= block
+    return found
+
+
+def require_same(book: Book, found: Shown) -> None:
+    require_equal(found, {table.name: book.expected(table) for table in (fund_nav, money_fund_yield)})
+
+
+def require_equal(found: Shown, expected: Shown) -> None:
+    for name, series in expected.items():
+        assert {code: [day for day, _ in rows] for code, rows in found[name].items()} == {
+            code: [day for day, _ in rows] for code, rows in series.items()
         }
-        for code, rows in expected.items():
-            values = [[value for _, value in series] for series in (found[code], rows)]
+        for code, rows in series.items():
+            values = [[value for _, value in each] for each in (found[name][code], rows)]
             np.testing.assert_allclose(*values, rtol=1e-12)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nav_mirror, "ROWS_A_BLOCK", 300)
 
 
 def test_whatever_is_merged_revised_or_rolled_back_it_shows_what_is_stored(
@@ -148,25 +172,77 @@ def test_whatever_is_merged_revised_or_rolled_back_it_shows_what_is_stored(
     _play(sqlite_engine, tmp_path, 1, STEPS)
 
 
-def test_the_same_on_a_server(mariadb_engine: Engine, tmp_path: Path) -> None:
-    _play(mariadb_engine, tmp_path, 3, 500)
+def test_the_same_where_much_is_read_by_the_fast_driver(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nav_mirror, "FEW_ROWS", 100)
+    _play(engine, tmp_path, 3, 500)
 
 
 def _play(engine: Engine, folder: Path, seed: int, steps: int) -> None:
-    book, looks, kept, done = Book(engine, seed), 0, 0, 0
+    book, looks, kept, blocks, done = Book(engine, seed), 0, 0, 0, 0
     while done < steps:
         done += book.transaction()
         if book.rng.random() < LOOKS:
             if book.rng.random() < 0.1:
                 _damage(folder / FILE, book.rng)
-            kept += nav_mirror.load(folder / FILE) is not None
-            require_same(book, open_mirror(engine, folder))
-            again = open_mirror(engine, folder)
-            with db.read(engine) as connection:
-                assert (again.version, again.token) == fund_series.newest_version(connection)
+            with opened(folder / FILE) as file:
+                kept += file is not None
+                blocks = max(blocks, 0 if file is None else len(file.blocks))
+            require_same(book, read(engine, folder))
+            with db.read(engine) as connection, opened(folder / FILE) as file:
+                assert file is not None
+                assert (file.version, file.token) == fund_series.newest_version(connection)
             looks += 1
     assert looks > steps / 200
     assert kept > looks / 2
+    assert blocks > (3 if steps == STEPS else 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_merged_while_it_reads_is_not_shown(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Every block comes by the fast driver, which sees merges that the reader's own view does not."""
+    book, other = Book(engine, seed), Book(engine, seed + 100)
+    for _ in range(60):
+        book.transaction()
+    other.held = book.held
+    before = {table.name: book.expected(table) for table in (fund_nav, money_fund_yield)}
+    monkeypatch.setattr(nav_mirror, "ROWS_A_BLOCK", 20)
+    monkeypatch.setattr(nav_mirror, "FEW_ROWS", 1)
+    merged = []
+
+    plain_read = series_reader.SpanReader.read
+
+    def merge_first(*arguments: Any) -> Any:
+        if len(merged) < 20:
+            merged.append(other.transaction())
+        return plain_read(*arguments)
+
+    monkeypatch.setattr(nav_mirror, "READ_AHEAD", 1)
+    monkeypatch.setattr(series_reader.SpanReader, "read", merge_first)
+    require_equal(read(engine, tmp_path), before)
+    assert len(merged) > 3
+    merged += [0] * 20
+    require_same(book, read(engine, tmp_path))
+
+
+def test_a_damaged_block_costs_only_itself(sqlite_engine: Engine, tmp_path: Path, caplog: Any) -> None:
+    book = Book(sqlite_engine, 7)
+    for _ in range(100):
+        book.transaction()
+    require_same(book, read(sqlite_engine, tmp_path))
+    path = tmp_path / FILE
+    for at in range(0, path.stat().st_size, 97):
+        content = bytearray(path.read_bytes())
+        content[at] ^= 0x10
+        path.write_bytes(content)
+        caplog.clear()
+        require_same(book, read(sqlite_engine, tmp_path))
+        assert "damaged" in caplog.text or "cannot be used" in caplog.text
+        path.unlink()
+        read(sqlite_engine, tmp_path)
 
 
 def _damage(path: Path, rng: random.Random) -> None:
@@ -183,9 +259,7 @@ def _damage(path: Path, rng: random.Random) -> None:
         path.write_bytes({"byte": content, "short": content[: len(content) // 2], "empty": b""}[kind])
 
 
-def test_parts_read_by_another_driver_are_what_ours_reads(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_another_driver_reads_is_what_ours_reads(engine: Engine) -> None:
     codes = [f"{n:06d}" for n in (1, 2, 3, 9, 500, 777777, 999999)]
     days = [FIRST + timedelta(days=n) for n in range(40)]
     records = [
@@ -201,12 +275,13 @@ def test_parts_read_by_another_driver_are_what_ours_reads(
     with db.write(engine) as connection:
         connection.execute(insert(fund_nav), records)
         note_changes(connection, fund_nav, [Added(code, 40, days[0], days[-1]) for code in codes])
-    plain = series_reader.read_all(engine, fund_nav)
-    assert len(plain.values) == 280
-    monkeypatch.setattr(series_reader, "FEW_ROWS", 1)
-    for rows_a_part in (1, 39, 100, 1000):
-        monkeypatch.setattr(series_reader, "ROWS_A_PART", rows_a_part)
-        found = series_reader.read_all(engine, fund_nav)
+    for first, last in ((0, 6), (1, 4), (5, 5)):
+        span = slice(first, last + 1)
+        with contextlib.closing(series_reader.SpanReader(engine)) as reader:
+            found = reader.read(fund_nav, (codes[first], codes[last]))
+        with db.read(engine) as connection:
+            plain = series_reader.read_funds(connection, fund_nav, codes[span])
+        assert len(plain.values) == 40 * len(codes[span])
         for ours, theirs in zip(plain, found, strict=True):
             np.testing.assert_array_equal(ours, theirs)
     with db.read(engine) as connection:
