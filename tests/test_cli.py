@@ -175,13 +175,15 @@ def test_weekly_writes_its_report_and_cleans_staging(shell: DaemonProcess) -> No
     assert shell.main("all").returncode == 0
     assert count(shell.engine, tmp_fund_nav) == [SHOWN]
     shell.set_clock(at(DAY + timedelta(days=40), 12))
+    folder = shell.home / "logs" / "weekly"
+    folder.write_text("a file in the folder's place")  # what cannot be written costs no run
+    done = shell.main("weekly", "--date", str(DAY))
+    assert (done.returncode, done.stdout[:7]) == (0, "weekly "), done.stderr
+    folder.unlink()
     done = shell.main("weekly", "--date", str(DAY))
     assert done.returncode == 0, done.stderr
     assert count(shell.engine, tmp_fund_nav) == [0]
-    page, text = (
-        (shell.home / "logs" / "weekly" / f"{DAY}.{form}").read_text(encoding="utf-8")
-        for form in ("html", "md")
-    )
+    page, text = ((folder / f"{DAY}.{form}").read_text(encoding="utf-8") for form in ("html", "md"))
     assert f"至 {DAY}" in page
     assert f"至 {DAY}" in text
 
