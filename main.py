@@ -17,7 +17,7 @@ ACTIONS = {
     "metrics show": "a fund's metrics, its ranks within its type and its score",
     "rank": "the best or worst funds of a type by a metric or by score",
     "export": "NAVs, metrics or ranks as a CSV or Parquet file",
-    "weekly": "recalculate everything, clean up, write the weekly summary",
+    "weekly": "recalculate everything, clean up, write the weekly report",
     "all": "nav, validate and metrics, one after the other",
     "scheduler": "run the daemon in the foreground",
     "monitor": "show the dashboard",
@@ -26,12 +26,13 @@ ACTIONS = {
     "jobs": "the jobs: list, pause, resume, trigger; what is planned; who asked for what",
     "runs": "the runs: list, show, log, cancel, retry",
     "quality": "the evidence of a night: gates, rules, quarantine, corrections, what is late",
+    "report": "the week as a page, as JSON or as Markdown for a chat",
     "quarantine": "rows that failed a rule: list, show, release, reject",
     "doctor": "check configuration, database, calendar, source and disk",
     "demo": "a night on a simulated market, start to end",
 }
 TWO_WORDS = ("nav show", "metrics show")  # one action each
-EVIDENCE = ("quality", "quarantine", "rank", "export", *TWO_WORDS)
+EVIDENCE = ("quality", "report", "quarantine", "rank", "export", *TWO_WORDS)
 OWN_OPTIONS = ("monitor", "health", "jobs", "runs", *EVIDENCE)  # main.py monitor --help
 VERSION = "0.1.0"
 

@@ -47,7 +47,7 @@ ALLOWED = {
     "doctor": {"json"},
 }
 COMMANDS = ("jobs", "runs")
-EVIDENCE = ("quality", "quarantine", "nav show", "metrics show", "rank", "export")
+EVIDENCE = ("quality", "report", "quarantine", "nav show", "metrics show", "rank", "export")
 OWN_WORDS = (*COMMANDS, *EVIDENCE)  # their own parser lets through only what means something to them
 KEYBOARD = "stopped from the keyboard"
 OPTION = {"start": "--from", "end": "--to", "dry_run": "--dry-run"}

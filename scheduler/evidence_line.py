@@ -1,4 +1,4 @@
-"""`main.py quality`, `quarantine`, `nav show`, `metrics show`, `rank`, `export`: what may be typed, what is done then.
+"""`main.py quality`, `report`, `quarantine`, `nav show`, `metrics show`, `rank`, `export`: what may be typed, and done.
 
 What does it is imported then: --help is there at once.
 """
@@ -58,6 +58,7 @@ def parse(action: str, words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(f"main.py {action}", allow_abbrev=False, epilog=EXIT_CODES)
     {
         "quality": _quality,
+        "report": _report,
         "quarantine": _quarantine,
         "nav show": _nav_show,
         "metrics show": _metrics_show,
@@ -88,6 +89,24 @@ def _quality(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="judge everything stored again, by today's rules; writes nothing",
     )
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "The week up to a date: coverage and quality, the market by type, best and worst, new and liquidated "
+        "funds, corrections, rank movers. Writes an HTML file under logs/weekly and prints its path."
+    )
+    parser.add_argument(
+        "--date",
+        type=as_date,
+        metavar="YYYY-MM-DD",
+        help="the last trading day (default: the newest with NAVs)",
+    )
+    parser.add_argument("--lang", choices=("zh", "en"), help="(default: NAVKEEPER_LANGUAGE)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON instead")
+    form.add_argument("--markdown", action="store_true", help="print Markdown for a chat instead")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write it there, print the path")
 
 
 def _quarantine(parser: argparse.ArgumentParser) -> None:
@@ -225,6 +244,8 @@ def do(action: str, options: argparse.Namespace, settings: Settings) -> int:
     observer = observer_engine(settings.database_url())
     if action == "quality":
         _show_quality(options, settings, observer)
+    elif action == "report":
+        _write_week(options, settings, observer, clock_from(settings))
     elif action == "nav show":
         _show_navs(options, settings, observer)
     elif action == "metrics show":
@@ -269,6 +290,36 @@ def _show_quality(options: argparse.Namespace, settings: Settings, observer: Eng
     _ = translator(readable(settings.language))
     shown = sections(night, _, held=HELD_ON_SCREEN, example=SAMPLES_ON_SCREEN)
     _print([night], drawn(shown), as_json=options.json)
+
+
+def _write_week(options: argparse.Namespace, settings: Settings, observer: Engine, clock: Clock) -> None:
+    """The week as a file whose path is printed, or on the screen."""
+    from config.translation import translator
+    from core import db
+    from scheduler.firing import require_calendar
+    from scheduler.listing import as_json
+    from scheduler.plan import asked_date
+    from scheduler.quality_page import write_page
+    from scheduler.weekly import newest_day, weekly
+    from scheduler.weekly_markdown import markdown
+    from scheduler.weekly_page import page
+
+    with db.read(observer) as connection:
+        calendar = require_calendar(connection)
+    day = asked_date(calendar, options.date, clock()) if options.date else newest_day(observer, calendar)
+    week, language = weekly(observer, calendar, day), options.lang or settings.language
+    _ = translator(language)
+    other = "" if language == settings.language else f".{language}"
+    path = options.out or settings.logs / "weekly" / f"{day}{other}.html"
+    if options.json or options.markdown:
+        text = f"{as_json(week)}\n" if options.json else markdown(week, _)
+        if options.out is None:
+            printed(text)
+            return
+    else:
+        text = page(week, _)
+    write_page(path, text)
+    printed(f"{path}\n")
 
 
 def _show_history(options: argparse.Namespace, settings: Settings, observer: Engine) -> None:

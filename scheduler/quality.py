@@ -59,7 +59,7 @@ def quality(engine: Engine, business_date: date | None = None) -> Record:
     with db.read(engine) as connection:
         day = business_date or _newest_night(connection)
         batches = _batches(connection, day)
-        steps = _steps(connection, day)
+        steps = steps_of(connection, day)
         if not batches and not steps:
             raise UsageError(f"nothing is on record of the night of {day}; main.py runs shows what ran")
         deciding = _deciding(batches)
@@ -129,7 +129,7 @@ def _batch(row: Row[Any]) -> Record:
     }
 
 
-def _steps(connection: Connection, day: date) -> list[Record]:
+def steps_of(connection: Connection, day: date) -> list[Record]:
     """The run that decides of each job that collects or judges, in the order they first ran."""
     run = job_run.c
     jobs = connection.execute(

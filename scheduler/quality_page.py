@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -22,15 +24,8 @@ if TYPE_CHECKING:
     from scheduler.quality import Record
 
 SAMPLES = 5
-PAGE = """\
-<!DOCTYPE html>
-<html lang="{{ language }}">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{{ title }}</title>
-<style>
+FUND_CODE = re.compile(r"[0-9]{6}")
+STYLE = """\
 :root { color-scheme: light dark; --text: #1c2024; --dim: #60646c; --page: #fcfcfd; --line: #d9dce1;
   --head: #f0f1f4; --green: #18794e; --yellow: #8f5b00; --red: #b4232c; --cyan: #0b6e8a; }
 @media (prefers-color-scheme: dark) { :root { --text: #edeef0; --dim: #a0a4ac; --page: #16181c;
@@ -46,12 +41,22 @@ th { color: var(--dim); font-weight: normal; white-space: nowrap; } td:last-chil
 .green, .yellow, .red, .cyan { font-weight: 600; }
 .green { color: var(--green); } .yellow { color: var(--yellow); } .red { color: var(--red); }
 .cyan { color: var(--cyan); } .dim { color: var(--dim); }
-</style>
+a { color: inherit; }
+"""
+# What one file needs, and nothing from elsewhere.
+HEAD = """\
+<!DOCTYPE html>
+<html lang="{{ language }}">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{{ title }}</title>
+<style>
+{{ style }}</style>
 </head>
-<body>
-{% for section in sections %}
-<h{{ 1 if loop.first else 2 }}>{{ section.title }}</h{{ 1 if loop.first else 2 }}>
-{% if section.rows %}
+"""
+TABLE = """\
 <div><table>
 {% if section.headers | select | list %}
 <thead><tr>
@@ -64,15 +69,21 @@ th { color: var(--dim); font-weight: normal; white-space: nowrap; } td:last-chil
 {% for row in section.rows %}
 <tr>
 {% for cell in row %}
-<td{{ class_of(section, loop.index0, cell) }}>{{ cell if cell is string else cell.text }}</td>
+<td{{ class_of(section, loop.index0, cell) }}>{{ text_of(cell) }}</td>
 {% endfor %}
 </tr>
 {% endfor %}
 </tbody>
 </table></div>
-{% endif %}
-{% if section.note %}<p>{{ section.note }}</p>{% endif %}
-{% endfor %}
+"""
+PAGE = f"""\
+{HEAD}<body>
+{{% for section in sections %}}
+<h{{{{ 1 if loop.first else 2 }}}}>{{{{ section.title }}}}</h{{{{ 1 if loop.first else 2 }}}}>
+{{% if section.rows %}}
+{TABLE}{{% endif %}}
+{{% if section.note %}}<p>{{{{ section.note }}}}</p>{{% endif %}}
+{{% endfor %}}
 </body>
 </html>
 """
@@ -80,14 +91,21 @@ th { color: var(--dim); font-weight: normal; white-space: nowrap; } td:last-chil
 
 def page(night: Record, translate: Translate) -> str:
     """The report as HTML; every text in it is escaped."""
+    shown = sections(night, translate, held=len(night["quarantine"]["listed"]), example=SAMPLES)
+    return rendered(PAGE, translate, title=title(night, translate), sections=shown)
+
+
+def rendered(template: str, translate: Translate, *, style: str = "", **values: Any) -> str:
+    """A page of HEAD and TABLE; `style` is added to the common one. Every text in it is escaped."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(PAGE).render(
+    return environment.from_string(template).render(
         language=translate(LANGUAGE),
-        title=title(night, translate),
-        sections=sections(night, translate, held=len(night["quarantine"]["listed"]), example=SAMPLES),
+        style=Markup(STYLE + style),  # noqa: S704 - ours
         class_of=_class_of,
+        text_of=_text_of,
+        **values,
     )
 
 
@@ -99,6 +117,15 @@ def _class_of(section: Section, column: int, cell: str | Cell = "") -> Markup:
     return Markup(' class="{}"').format(" ".join(names)) if names else Markup("")
 
 
+def _text_of(cell: str | Cell) -> str | Markup:
+    if isinstance(cell, str):
+        return cell
+    if FUND_CODE.fullmatch(cell.fund) is None:
+        return cell.text
+    link = Markup('<a href="https://fund.eastmoney.com/{}.html" rel="noopener noreferrer"><bdi>{}</bdi></a>')
+    return link.format(cell.fund, cell.text)
+
+
 def write_report(engine: Engine, business_date: date, folder: Path, translate: Translate) -> Path:
     """Write the report of a night as `folder`/YYYY-MM-DD.html, in the place of an older one; its path.
 
@@ -107,11 +134,18 @@ def write_report(engine: Engine, business_date: date, folder: Path, translate: T
     """
     night = quality(engine, business_date)
     path = folder / f"{night['business_date']}.html"
-    fresh = path.with_suffix(f".{os.getpid()}.new")
+    write_page(path, page(night, translate))
+    return path
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all. Raises NavKeeperError where it cannot be written."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(page(night, translate), encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(text, encoding="utf-8")
         fresh.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
         raise NavKeeperError(f"the report {path} cannot be written: {error.strerror}") from None
-    return path

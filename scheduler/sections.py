@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 class Cell(NamedTuple):
-    """A text, and the state after which it is coloured."""
+    """A text, the state after which it is coloured, and the code of the fund whose page an HTML file links to."""
 
     text: str
     state: str = ""
+    fund: str = ""
 
 
 @dataclass(frozen=True)

@@ -200,10 +200,9 @@ def calculate_metrics(context: RunContext, params: MetricsParams) -> None:
 
 
 def weekly_full_calc(context: RunContext, _params: Params) -> None:
-    """Everything again, straight from the database, held against the nights'; cleaning; the week's summary file."""
+    """Everything again, straight from the database, held against the nights'; cleaning; the week's report."""
     from core import fund_series, nav_days, nav_store, rank_store
     from core.metrics_store import delete_metrics_before, differing, save_metrics
-    from core.weekly_summary import weekly_summary
 
     calculator = calculator_for(context.engine, context.settings, calendar_of(context))
     found = calculator.calculate_market(context.business_date, fresh=True)
@@ -211,10 +210,6 @@ def weekly_full_calc(context: RunContext, _params: Params) -> None:
         raise NotReady("there are no NAVs yet; collect some first: python main.py nav")
     context.progress(len(found.codes), len(found.codes), "funds")
     expired = context.now() - timedelta(days=context.settings.staging_days)
-    sessions = calendar_of(context).between(context.business_date - timedelta(days=6), context.business_date)
-    folder = context.settings.logs / "weekly"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{context.business_date}.md"
     oldest = context.business_date - timedelta(days=context.settings.metrics_days)
     with context.commit() as commit:
         others = differing(commit.connection, found)
@@ -226,10 +221,6 @@ def weekly_full_calc(context: RunContext, _params: Params) -> None:
         removed = nav_store.delete_staging_before(commit.connection, expired)
         nav_store.lock_merges(commit.connection)
         days, funds = nav_days.recount(commit.connection), fund_series.recount(commit.connection)
-        path.write_text(
-            weekly_summary(commit.connection, sessions, removed, context.translate),
-            encoding="utf-8",
-        )
         commit.end(RunStatus.SUCCESS, len(found.codes))
     if others:
         context.log.warning(
@@ -243,7 +234,26 @@ def weekly_full_calc(context: RunContext, _params: Params) -> None:
                 "%s was changed by other hands on %d dates, of %d funds: counted anew",
                 *(table, days[table], funds[table]),
             )
-    context.log.info("weekly summary: %s; %d staged rows and %d old metrics removed", path, removed, thinned)
+    context.log.info("%d staged rows and %d old metrics removed", removed, thinned)
+    _report_week(context)
+
+
+def _report_week(context: RunContext) -> None:
+    """The week as a page and as Markdown; all is committed already, so a full disk costs only these."""
+    from scheduler.weekly_page import write_weekly
+
+    try:
+        path = write_weekly(
+            context.engine,
+            calendar_of(context),
+            context.business_date,
+            context.settings.logs / "weekly",
+            context.translate,
+        )
+    except (OSError, NavKeeperError) as error:
+        context.log.warning("the weekly report could not be written: %s", error)
+    else:
+        context.log.info("weekly report: %s", path)
 
 
 def sweep_nav(context: RunContext, params: SourceParams) -> None:

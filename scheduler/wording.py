@@ -36,6 +36,8 @@ STYLES = {
     "REFUSED": "red",
     "HELD": "yellow",
     "RELEASED": "green",
+    "UP": "red",  # as everywhere in China
+    "DOWN": "green",
 }
 WORDS = {
     "OK": N_("OK"),

@@ -171,16 +171,21 @@ def test_a_dry_run_writes_nothing(shell: DaemonProcess, action: str) -> None:
     assert count(shell.engine, *tables) == before
 
 
-def test_weekly_writes_its_summary_and_cleans_staging(shell: DaemonProcess) -> None:
+def test_weekly_writes_its_report_and_cleans_staging(shell: DaemonProcess) -> None:
     assert shell.main("all").returncode == 0
     assert count(shell.engine, tmp_fund_nav) == [SHOWN]
     shell.set_clock(at(DAY + timedelta(days=40), 12))
+    folder = shell.home / "logs" / "weekly"
+    folder.write_text("a file in the folder's place")  # what cannot be written costs no run
+    done = shell.main("weekly", "--date", str(DAY))
+    assert (done.returncode, done.stdout[:7]) == (0, "weekly "), done.stderr
+    folder.unlink()
     done = shell.main("weekly", "--date", str(DAY))
     assert done.returncode == 0, done.stderr
     assert count(shell.engine, tmp_fund_nav) == [0]
-    text = (shell.home / "logs" / "weekly" / f"{DAY}.md").read_text(encoding="utf-8")
-    assert f"截至 {DAY}" in text
-    assert f"已清理过期暂存行 {SHOWN} 行" in text
+    page, text = ((folder / f"{DAY}.{form}").read_text(encoding="utf-8") for form in ("html", "md"))
+    assert f"至 {DAY}" in page
+    assert f"至 {DAY}" in text
 
 
 def test_files_are_a_source_and_a_broken_row_is_held_with_file_and_line(

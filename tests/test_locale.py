@@ -23,7 +23,7 @@ FOLDER = LOCALE / "zh" / "LC_MESSAGES"
 
 
 def messages_in_code() -> set[str]:
-    files = [ROOT / "main.py", *(ROOT / "scheduler").rglob("*.py"), ROOT / "core" / "weekly_summary.py"]
+    files = [ROOT / "main.py", *(ROOT / "scheduler").rglob("*.py")]
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in files)
     calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
     marked = (call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ("_", "N_"))
