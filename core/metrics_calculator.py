@@ -114,11 +114,16 @@ class FundMetricsCalculator:
         return {name: _nullable(found.columns[name])[0] for name in COLUMNS}
 
     def calculate_market(
-        self, calc_date: date, fund_codes: Sequence[str] | None = None, *, fresh: bool = False
+        self,
+        calc_date: date,
+        fund_codes: Sequence[str] | None = None,
+        *,
+        fresh: bool = False,
+        span: tuple[str, str] | None = None,
     ) -> Measured:
         """Metrics as of `calc_date` of the funds named, or of all; `fresh`: all is read from the database itself.
 
-        Raises DatabaseUnavailable.
+        `span`, with `fresh`: only funds from the first to the last of two codes. Raises DatabaseUnavailable.
         """
         with ThreadPoolExecutor(1, thread_name_prefix="compiled") as pool:
             pool.submit(load_kernels)  # takes as long as reading
@@ -126,13 +131,13 @@ class FundMetricsCalculator:
                 mirror = open_mirror(self.engine, self.mirror)
                 navs, incomes = mirror.navs, mirror.incomes
             else:
-                navs, incomes = read_series_of(self.engine, fund_codes)
+                navs, incomes = read_series_of(self.engine, fund_codes, span)
         with db.read(self.engine) as connection:
             parts = [self._measure(connection, navs, calc_date, nav_store.known_funds(connection))]
         others = ~np.isin(incomes.codes, navs.codes)
         if others.any():
             parts.append(_measure_money(incomes, others, calc_date))
-        return _together(calc_date, parts)
+        return together(calc_date, parts)
 
     def _measure(
         self, connection: Connection, series: Series, calc_date: date, categories: Mapping[str, str]
@@ -202,7 +207,7 @@ def _measure_money(incomes: Series, chosen: NDArray[np.bool_], calc_date: date) 
     return _measured(calc_date, [f"{code:06d}" for code in mine.codes.tolist()], mine, columns)
 
 
-def _together(calc_date: date, parts: Sequence[Measured]) -> Measured:
+def together(calc_date: date, parts: Sequence[Measured]) -> Measured:
     """Several as one, ordered by code."""
     codes = [code for part in parts for code in part.codes]
     order = np.argsort(np.array(codes, dtype=str), kind="stable")

@@ -81,8 +81,10 @@ def open_mirror(engine: Engine, folder: Path) -> Mirror:
     return mirror
 
 
-def read_series_of(engine: Engine, fund_codes: Sequence[str] | None) -> tuple[Series, Series]:
-    """Adjusted NAVs and incomes of these funds, or of all, from the database alone.
+def read_series_of(
+    engine: Engine, fund_codes: Sequence[str] | None, span: tuple[str, str] | None = None
+) -> tuple[Series, Series]:
+    """Adjusted NAVs and incomes of these funds, or of all (of `span`: first and last code), from the database alone.
 
     Raises DatabaseUnavailable.
     """
@@ -90,7 +92,7 @@ def read_series_of(engine: Engine, fund_codes: Sequence[str] | None) -> tuple[Se
         found = []
         for table in TABLES:
             codes = sorted(fund_codes) if fund_codes is not None else None
-            rows = read_all(engine, table) if codes is None else read_funds(connection, table, codes)
+            rows = read_all(engine, table, span) if codes is None else read_funds(connection, table, codes)
             found.append(_rows_of(rows, connection, table))
     return found[0], found[1]
 

@@ -49,16 +49,21 @@ class Rows(NamedTuple):
     values: NDArray[np.float64]  # NaN for null
 
 
-def read_all(engine: Engine, table: Table) -> Rows:
+def read_all(engine: Engine, table: Table, span: tuple[str, str] | None = None) -> Rows:
     """Every row of the table, two parts at once; not one consistent view where others merge meanwhile.
+
+    `span`: only funds from the first to the last of two codes.
 
     Raises DatabaseUnavailable.
     """
     with db.read(engine) as connection:
         series = fund_series.c
         counts = select(series.fund_code, series.row_count).where(series.table_name == table.name)
-        funds = connection.execute(counts.order_by(series.fund_code)).all()
         query = _query(table, engine.dialect.name)
+        if span is not None:
+            counts = counts.where(series.fund_code.between(*span))
+            query = query.where(table.c.fund_code.between(*span))
+        funds = connection.execute(counts.order_by(series.fund_code)).all()
         if sum(count for _code, count in funds) < FEW_ROWS or not _has_fast_driver(engine):
             return _joined([_arrays(connection.execute(query).all())])
     parts = [query.where(table.c.fund_code.between(*span)) for span in _spans(funds)]
