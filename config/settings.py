@@ -81,6 +81,10 @@ class Settings(BaseSettings):
     jobs_file: Path = Field(ROOT / "config" / "jobs.toml", description="the jobs and their times")
     max_running: Annotated[int, Field(ge=1, le=64)] = Field(2, description="runs at once")
 
+    cluster: str | None = Field(
+        None, description="a Dask scheduler, tcp://host:8786, for back-fill and full recalculation"
+    )
+
     clock_file: Path | None = Field(None, description="for proofs: a file holding the present instant")
     crash_at: str | None = Field(None, description="for proofs: a point of core.crash_points to die at")
     notify_socket: str | None = Field(None, validation_alias="NOTIFY_SOCKET", description="systemd's")
@@ -102,6 +106,14 @@ class Settings(BaseSettings):
         if not all(isinstance(code, str) and re.fullmatch(r"\d{6}", code, re.ASCII) for code in codes):
             raise ValueError("index codes of six digits, comma-separated, such as 000300,000985")
         return codes
+
+    @field_validator("cluster")
+    @classmethod
+    def _scheduler_address(cls, value: str | None) -> str | None:
+        port = re.fullmatch(r"(?:tcp|tls)://(?:[\w.-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", value or "", re.ASCII)
+        if value and (port is None or not 0 < int(port[1]) < 65536):
+            raise ValueError("the address of a Dask scheduler such as tcp://host:8786 or tls://host:8786")
+        return value or None
 
     @field_validator("db_url")
     @classmethod

@@ -290,12 +290,18 @@ def _alembic(engine: Engine) -> Any:
 
 def is_current(engine: Engine) -> bool:
     """Whether the schema is the one this version needs."""
-    from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
     with engine.connect() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
+        found = revision(connection)
     return found == ScriptDirectory.from_config(_alembic(engine)).get_current_head()
+
+
+def revision(connection: Connection) -> str | None:
+    """The version of the schema, None where there is none."""
+    from alembic.runtime.migration import MigrationContext
+
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def outdated_message(engine: Engine) -> str:

@@ -107,6 +107,19 @@ class LeadershipLost(NavKeeperError):
     code = "leadership_lost"
 
 
+class ClusterUnavailable(NavKeeperError):
+    """The cluster's scheduler or its workers cannot be reached, or are gone."""
+
+    code = "cluster_unavailable"
+    retry = True
+
+
+class ClusterMismatch(NavKeeperError):
+    """A worker of the cluster is of another version, or looks at another database."""
+
+    code = "cluster_mismatch"
+
+
 class NoDaemon(NavKeeperError):
     """Nobody is there to carry a command out, or nobody did in time."""
 

@@ -134,8 +134,13 @@ def changed_since(connection: Connection, table: Table, span: tuple[str, str], v
     return list(connection.execute(select(series.fund_code).where(*mine)).scalars())
 
 
-def read_series(connection: Connection, table: Table) -> list[Any]:
-    """fund_code, row_count, first_date, last_date (ISO text), changed, rewritten of every fund, by code."""
+def read_series(connection: Connection, table: Table, codes: tuple[str, str] | None = None) -> list[Any]:
+    """fund_code, row_count, first_date, last_date (ISO text), changed, rewritten of every fund, by code.
+
+    `codes`: only of funds from the first to the last.
+    """
     columns = [plain(fund_series.c[name]) for name in COLUMNS[1:]]
     query = select(*columns).where(fund_series.c.table_name == table.name)
+    if codes is not None:
+        query = query.where(fund_series.c.fund_code.between(*codes))
     return list(connection.execute(query.order_by(fund_series.c.fund_code)).all())

@@ -27,7 +27,7 @@ from core.metrics import (
     measure_money,
 )
 from core.nav_mirror import read_series_of, stored_series
-from core.ragged import Series, of_funds, up_to
+from core.ragged import Series, no_series, of_funds, up_to
 from core.schema import benchmark_index, fund_nav, money_fund_yield, risk_free_rate
 from core.thresholds import Thresholds
 from core.trading_calendar import TradingCalendar
@@ -125,18 +125,23 @@ class FundMetricsCalculator:
         return {name: _nullable(found.columns[name])[0] for name in COLUMNS}
 
     def calculate_market(
-        self, calc_date: date, fund_codes: Sequence[str] | None = None, *, fresh: bool = False
+        self,
+        calc_date: date,
+        fund_codes: Sequence[str] | None = None,
+        *,
+        fresh: bool = False,
+        span: tuple[str, str] | None = None,
     ) -> Measured:
         """Metrics as of `calc_date` of the funds named, or of all; `fresh`: all is read from the database itself.
 
-        Raises DatabaseUnavailable.
+        `span`, with `fresh`: only funds from the first to the last of two codes. Raises DatabaseUnavailable.
         """
         with ThreadPoolExecutor(1, thread_name_prefix="compiled") as pool:
             pool.submit(load_kernels)  # takes as long as reading
             with db.read(self.engine) as connection:
                 market = self._market(connection)
             if fund_codes is None:
-                blocks = stored_series(self.engine, None if fresh else self.mirror)
+                blocks = stored_series(self.engine, None if fresh else self.mirror, span)
             else:
                 blocks = iter(
                     zip((fund_nav, money_fund_yield), read_series_of(self.engine, fund_codes), strict=True)
@@ -149,7 +154,7 @@ class FundMetricsCalculator:
                 else:
                     money = of_funds(series, ~np.isin(series.codes, known))
                     parts.append(_measure_money(money, calc_date))
-        return _together(calc_date, parts)
+        return together(calc_date, parts)
 
     def _market(self, connection: Connection) -> Market:
         return Market(
@@ -210,16 +215,10 @@ def _measure_money(incomes: Series, calc_date: date) -> Measured:
     return _measured(calc_date, [f"{code:06d}" for code in mine.codes.tolist()], mine, columns)
 
 
-def _together(calc_date: date, parts: Sequence[Measured]) -> Measured:
+def together(calc_date: date, parts: Sequence[Measured]) -> Measured:
     """Several as one, ordered by code."""
     if not parts:
-        none = Series(
-            *(
-                np.zeros(size, kind)
-                for size, kind in ((0, np.int32), (1, np.int64), (0, np.int32), (0, float))
-            )
-        )
-        parts = [_measure_money(none, calc_date)]
+        parts = [_measure_money(no_series(), calc_date)]
     codes = [code for part in parts for code in part.codes]
     order = np.argsort(np.array(codes, dtype=str), kind="stable")
     return Measured(

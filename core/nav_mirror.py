@@ -58,11 +58,13 @@ class Factors:
     cumulative: NDArray[np.float64]
 
 
-def stored_series(engine: Engine, folder: Path | None = None) -> Iterator[tuple[Table, Series]]:
+def stored_series(
+    engine: Engine, folder: Path | None = None, codes: tuple[str, str] | None = None
+) -> Iterator[tuple[Table, Series]]:
     """All series of one version of the database, by table and code: adjusted NAVs, then money funds' incomes.
 
     From the file in `folder` as far as it is right, and keeps that in step; without a folder from the database
-    alone. Raises DatabaseUnavailable.
+    alone, then also only of funds from the first to the last of two codes. Raises DatabaseUnavailable.
     """
     with contextlib.ExitStack() as stack:
         kept = stack.enter_context(opened(folder / FILE)) if folder is not None else None
@@ -74,7 +76,9 @@ def stored_series(engine: Engine, folder: Path | None = None) -> Iterator[tuple[
         fresh = None
         if folder is not None and (kept is None or (kept.version, kept.token) != (version, token)):
             fresh = stack.enter_context(contextlib.closing(Writer(folder / FILE, version, token)))
-        spans = [span for table in TABLES for span in _spans(table, read_series(connection, table), kept)]
+        spans = [
+            span for table in TABLES for span in _spans(table, read_series(connection, table, codes), kept)
+        ]
         factors = _read_factors(connection)
         for span, rows in _read_ahead(engine, spans, kept):
             if rows is None:

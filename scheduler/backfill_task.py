@@ -21,6 +21,7 @@ from core.crash_points import reached
 from core.errors import NotReady, UnknownFund, UsageError
 from core.fund_category import CATEGORIES, fund_category
 from core.schema import backfilled_fund, job_run, nav_batch
+from scheduler.cluster import histories_of
 from scheduler.job import ENDED_BADLY, RunStatus
 from scheduler.pace import Pace
 from scheduler.sources import make_source
@@ -31,7 +32,7 @@ from scheduler.wording import duration
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from core.collector import History
+    from core.collector import Histories, History
     from core.data_pipeline import NavResult
     from core.history import HistoryMerger
     from core.sources.base import FundInfo, Source
@@ -97,9 +98,17 @@ def backfill_nav(context: RunContext, params: BackfillParams) -> None:
         if root != context.run_id:
             context.log.info("continues run %d: %s", root, _share(wanted, done))
         codes = [code for code in wanted if code not in done]
-        tally = fill(
-            context, source, codes, params.start, params.end, root=root, done_before=len(wanted) - len(codes)
-        )
+        with histories_of(context, source, codes) as histories:
+            tally = fill(
+                context,
+                source,
+                codes,
+                params.start,
+                params.end,
+                root=root,
+                done_before=len(wanted) - len(codes),
+                histories=histories,
+            )
         _finish(context, params, tally, root, wanted, done)
     finally:
         source.close()
@@ -173,6 +182,7 @@ def fill(
     *,
     root: int | None,
     done_before: int = 0,
+    histories: Histories | None = None,
 ) -> Tally:
     """Fetch, judge and merge the histories of these funds. `root`: the run under which they are marked as done."""
     from core.collector import FundCollector
@@ -190,7 +200,7 @@ def fill(
         context.progress(done, total, funds_left(left, context), code)
 
     with rare_collections():
-        for history in collector.collect_history(codes, start, end, arrived):
+        for history in collector.collect_history(codes, start, end, arrived, histories):
             tally.add(history, _merge(context, merger, history, source.provenance, root))
     return tally
 

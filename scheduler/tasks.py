@@ -22,6 +22,7 @@ from core.schema import fund_metrics
 from core.trading_calendar import TradingCalendar
 from scheduler import run_store
 from scheduler.backfill_task import BackfillParams, backfill_nav
+from scheduler.cluster import measure_everything
 from scheduler.job import DONE_WELL, ENDED_BADLY, PENDING, RunStatus
 from scheduler.reference_task import ReferenceParams, collect_reference
 from scheduler.repair_task import RepairParams, repair_history
@@ -205,7 +206,7 @@ def weekly_full_calc(context: RunContext, _params: Params) -> None:
     from core.metrics_store import delete_metrics_before, differing, save_metrics
 
     calculator = calculator_for(context.engine, context.settings, calendar_of(context))
-    found = calculator.calculate_market(context.business_date, fresh=True)
+    found = measure_everything(context, calculator)
     if not found.codes:
         raise NotReady("there are no NAVs yet; collect some first: python main.py nav")
     context.progress(len(found.codes), len(found.codes), "funds")

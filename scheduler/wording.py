@@ -120,6 +120,8 @@ CODES = {
     "already_running": N_("already_running"),
     "batch_rejected": N_("batch_rejected"),
     "claim_lost": N_("claim_lost"),
+    "cluster_mismatch": N_("cluster_mismatch"),
+    "cluster_unavailable": N_("cluster_unavailable"),
     "configuration": N_("configuration"),
     "database_unavailable": N_("database_unavailable"),
     "error": N_("error"),

@@ -27,6 +27,7 @@ TASKS = {
     "sweep": "sweep_nav",
     "sweep_morning": "sweep_nav",
     "backfill": "backfill_nav",
+    "weekly": "weekly_full_calc",
     "repair": "repair_history",
     "reference": "collect_reference",
     "second": "compare_sources",

@@ -247,3 +247,23 @@ def test_a_token_is_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings()
     assert settings.secrets() == ["s3cr3t/t0ken", "s3cr3t%2Ft0ken"]
     assert "s3cr3t" not in repr(settings)
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.1:8786", "tls://dask.example:443", "tcp://[::1]:8786"])
+def test_addresses_of_a_cluster(env_file: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("NAVKEEPER_CLUSTER", address)
+    assert load_settings(env_file).cluster == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["10.0.0.1:8786", "tcp://host", "http://host:8786", "tcp://host:70000", "tcp://a:1/b", "tcp://:1"],
+)
+def test_what_is_no_address_of_a_cluster(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    said = refusal(env_file, monkeypatch, NAVKEEPER_CLUSTER=address)
+    assert said == (
+        f"NAVKEEPER_CLUSTER = {address!r} is not allowed: "
+        "the address of a Dask scheduler such as tcp://host:8786 or tls://host:8786"
+    )
