@@ -38,7 +38,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack, redirect_stdout, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -201,26 +201,39 @@ class Home(NamedTuple):
 
 
 def measured_process(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """Wall and processor time of a process from start to end, and its peak of memory."""
+    """Wall and processor time of a process from start to end, and its peak of memory with its children's."""
     with tempfile.TemporaryFile("w+") as output:
         began = time.perf_counter()
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
-        peak = 0.0
+        peaks: dict[str, float] = {}
         while True:
             gone, status, usage = os.wait4(process.pid, os.WNOHANG)
             if gone:
                 break
-            try:
-                peak = max(peak, peak_mb(str(process.pid)))  # not what wait4 says: that counts us too
-            except OSError:
-                continue
+            for pid in (str(process.pid), *children(process.pid)):
+                with suppress(OSError):
+                    peaks[pid] = max(
+                        peaks.get(pid, 0.0), peak_mb(pid)
+                    )  # not what wait4 says: that counts us too
             time.sleep(0.01)
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         if process.returncode:
             raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{output.read()[-3000:]}")
-    return {"seconds": seconds, "cpu_seconds": usage.ru_utime + usage.ru_stime, "peak_mb": round(peak)}
+    return {
+        "seconds": seconds,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_mb": round(sum(peaks.values())),
+    }
+
+
+def children(pid: int) -> list[str]:
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return [child for task in tasks for child in (task / "children").read_text(encoding="ascii").split()]
+    except OSError:
+        return []
 
 
 def market_run(home: Home) -> dict[str, Any]:

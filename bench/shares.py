@@ -24,6 +24,8 @@ PARTS = (  # what the main thread is at: the innermost frame of these files, and
     ("write", "scheduler/run_context.py", ()),
     ("read", "core/series_reader.py", ()),
     ("mirror", "core/nav_mirror.py", ()),
+    ("mirror", "core/mirror_file.py", ()),
+    ("mirror", "core/ragged.py", ()),
     ("prepare", "core/metrics_calculator.py", ()),
 )
 DRIVERS = ("/sqlalchemy/", "/pymysql/", "/connectorx/", "/adbc_driver")  # reading, unless PARTS know better

@@ -36,17 +36,23 @@ def fill_calendar(engine: Engine, now: datetime) -> None:
         store_calendar(connection, confirmed, provisional_sessions(confirmed, until))
 
 
-def ensure_ready(engine: Engine, now: datetime) -> None:
-    """Initialise an empty database, extend a short calendar; raise SchemaOutdated for another version."""
+def ensure_ready(engine: Engine, now: datetime, *, look_for_years: bool = False) -> None:
+    """Initialise an empty database, extend a short calendar; raise SchemaOutdated for another version.
+
+    `look_for_years`: the library may know another year than it did when the calendar was filled. That takes a
+    second, so a daemon asks for it when it starts, and a command does not.
+    """
     if db.is_empty(engine):
         initialise(engine, now)
     elif not db.is_current(engine):
         raise SchemaOutdated(db.outdated_message(engine))
     with db.read(engine) as connection:
         calendar = load_calendar(connection)
+    known = calendar.sessions if calendar else []
+    if look_for_years and calendar is not None:
+        known = [day for day in known if day not in calendar.provisional]
     today = now.astimezone(SHANGHAI).date()
-    known = [day for day in calendar.sessions if day not in calendar.provisional] if calendar else []
-    if not known or known[-1] - today < timedelta(days=CALENDAR_DAYS_LEFT):  # another year may be announced
+    if not known or known[-1] - today < timedelta(days=CALENDAR_DAYS_LEFT):
         fill_calendar(engine, now)
 
 

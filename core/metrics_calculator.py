@@ -7,10 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine, select
 
@@ -31,6 +30,9 @@ from core.ragged import Series, no_series, of_funds, up_to
 from core.schema import benchmark_index, fund_nav, money_fund_yield, risk_free_rate
 from core.thresholds import Thresholds
 from core.trading_calendar import TradingCalendar
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BENCHMARK = "000300"  # CSI 300 沪深300
 ROWS_MADE = 2_000
@@ -106,9 +108,8 @@ class FundMetricsCalculator:
         data = nav_data.sort_values("nav_date")
         wrong = data[~(data["unit_nav"] > 0) | data["nav_date"].duplicated()]
         if len(wrong):
-            raise ValueError(
-                f"fund {fund_code}: unusable NAV on {pd.Timestamp(wrong['nav_date'].iloc[0]).date()}"
-            )
+            day = np.datetime64(wrong["nav_date"].iloc[0], "D")
+            raise ValueError(f"fund {fund_code}: unusable NAV on {day}")
         empty = np.full(len(data), np.nan)
         events = (np.asarray(data.get(name, empty), dtype=float) for name in ("dividend", "split_ratio"))
         series = Series(

@@ -30,14 +30,13 @@ from core.mirror_file import Block, MirrorFile, Writer, opened
 from core.nav_store import plain
 from core.ragged import Series, of_funds, ordered, with_rows
 from core.schema import fund_adjustment, fund_nav, money_fund_yield
-from core.series_reader import FEW_ROWS, SpanReader, has_fast_driver, read_funds, read_later
+from core.series_reader import FEW_ROWS, UNIX_EPOCH, SpanReader, has_fast_driver, read_funds, read_later
 
 log = logging.getLogger(__name__)
 FILE = "series.bin"
 TABLES = (fund_nav, money_fund_yield)
 ROWS_A_BLOCK = 1_000_000
 READ_AHEAD = 2  # blocks; with a processor for each
-UNIX_EPOCH = date(1970, 1, 1)
 
 
 class Span(NamedTuple):

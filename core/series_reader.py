@@ -29,12 +29,12 @@ from sqlalchemy import (
 
 from core.db import BUSY_TIMEOUT_MS, shown
 from core.errors import DatabaseUnavailable
-from core.nav_frames import EPOCH
 from core.schema import fund_nav, money_fund_yield
 
 VALUE = {fund_nav.name: "unit_nav", money_fund_yield.name: "income_per_10k"}
 FUNDS_A_QUERY = 500
 FEW_ROWS = 200_000  # fewer are not worth another driver
+UNIX_EPOCH = date(1970, 1, 1)
 UNIX_EPOCH_JULIAN = 2440587.5
 UNIX_EPOCH_DAYS = 719528  # as TO_DAYS counts
 T = TypeVar("T")
@@ -147,7 +147,7 @@ def read_funds(connection: Connection, table: Table, codes: Sequence[str]) -> Ro
 
 def read_later(connection: Connection, table: Table, since: Sequence[tuple[str, date]]) -> Rows:
     """The rows of each fund that are later than its date."""
-    wanted = {int(code): day.toordinal() - EPOCH for code, day in since}
+    wanted = {int(code): (day - UNIX_EPOCH).days for code, day in since}
     found = []
     # Funds with dates alike are asked for together, so that a dormant fund drags in no history of the others.
     for part in _parts(sorted(since, key=lambda item: (item[1], item[0]))):

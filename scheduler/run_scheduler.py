@@ -68,7 +68,7 @@ def prepare(settings: Settings, now: datetime) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     code = FAILED
     try:
-        ensure_ready(db.connect(settings.database_url()), now)
+        ensure_ready(db.connect(settings.database_url()), now, look_for_years=True)
         code = OK
     except NavKeeperError as error:
         print(error, file=sys.stderr, flush=True)

@@ -172,3 +172,26 @@ def test_an_emptied_calendar_is_filled_again(sqlite_engine: Engine) -> None:
     ensure_ready(sqlite_engine, NOW)
     with db.read(sqlite_engine) as connection:
         assert load_calendar(connection) is not None
+
+
+def test_a_year_announced_since_is_found_at_a_start_and_by_no_command(
+    sqlite_engine: Engine, sessions: list[date]
+) -> None:
+    """The second it takes would otherwise be spent by every command of November and December."""
+    spring_festival, near = date(2026, 2, 17), datetime(2025, 12, 20, tzinfo=UTC)
+    confirmed = [day for day in sessions if day.year < 2026]
+    guessed = provisional_sessions(confirmed, date(2026, 12, 31))
+    assert spring_festival in guessed
+    with db.write(sqlite_engine) as connection:
+        store_calendar(connection, confirmed, guessed)
+
+    def known() -> set[date]:
+        with db.read(sqlite_engine) as connection:
+            found = load_calendar(connection)
+        assert found is not None
+        return set(found.sessions)
+
+    ensure_ready(sqlite_engine, near)
+    assert spring_festival in known()
+    ensure_ready(sqlite_engine, near, look_for_years=True)
+    assert spring_festival not in known()
