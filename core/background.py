@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import date
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from core.thresholds import Thresholds
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Days = NDArray[np.datetime64]
 Rejected = tuple[str, date, float, float | None]  # fund, date, unit NAV and accumulated NAV
