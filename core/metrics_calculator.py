@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,15 @@ from core.metrics import (
     DEFINITION_VERSION,
     Closes,
     Column,
-    RiskFree,
     adjusted_nav,
     load_kernels,
     measure,
     measure_money,
 )
 from core.nav_mirror import Series, open_mirror, read_series_of
-from core.schema import benchmark_index, risk_free_rate
+from core.risk_free import rates_for_metrics
+from core.schema import benchmark_index
+from core.series_as_of import series_as_of
 from core.thresholds import Thresholds
 from core.trading_calendar import TradingCalendar
 
@@ -62,7 +63,7 @@ class Measured:
 class FundMetricsCalculator:
     """Metrics of definition version core.metrics.DEFINITION_VERSION, from adjusted NAVs and money funds' incomes.
 
-    `risk_free` is a fraction a year, where the table risk_free_rate has none. `mirror` is the folder of
+    `risk_free` is a fraction a year, for days before the first rate of core.risk_free. `mirror` is the folder of
     core.nav_mirror. A step between two NAVs that no event explains and that no fund of its category can
     make (config/rules.toml, return_limit) breaks a series: what lies before it is on another basis and left out.
     """
@@ -114,28 +115,42 @@ class FundMetricsCalculator:
         return {name: _nullable(found.columns[name])[0] for name in COLUMNS}
 
     def calculate_market(
-        self, calc_date: date, fund_codes: Sequence[str] | None = None, *, fresh: bool = False
+        self,
+        calc_date: date,
+        fund_codes: Sequence[str] | None = None,
+        *,
+        fresh: bool = False,
+        as_of: datetime | None = None,
     ) -> Measured:
         """Metrics as of `calc_date` of the funds named, or of all; `fresh`: all is read from the database itself.
 
-        Raises DatabaseUnavailable.
+        `as_of`: from what was known at that instant, as far as core.series_as_of can tell. Raises ValueError for a
+        naive instant, DatabaseUnavailable.
         """
         with ThreadPoolExecutor(1, thread_name_prefix="compiled") as pool:
             pool.submit(load_kernels)  # takes as long as reading
-            if fund_codes is None and not fresh:
+            if as_of is not None:
+                navs, incomes = series_as_of(self.engine, as_of, fund_codes)
+            elif fund_codes is None and not fresh:
                 mirror = open_mirror(self.engine, self.mirror)
                 navs, incomes = mirror.navs, mirror.incomes
             else:
                 navs, incomes = read_series_of(self.engine, fund_codes)
         with db.read(self.engine) as connection:
-            parts = [self._measure(connection, navs, calc_date, nav_store.known_funds(connection))]
+            categories = nav_store.known_funds(connection)
+            parts = [self._measure(connection, navs, calc_date, categories, as_of)]
         others = ~np.isin(incomes.codes, navs.codes)
         if others.any():
             parts.append(_measure_money(incomes, others, calc_date))
         return _together(calc_date, parts)
 
     def _measure(
-        self, connection: Connection, series: Series, calc_date: date, categories: Mapping[str, str]
+        self,
+        connection: Connection,
+        series: Series,
+        calc_date: date,
+        categories: Mapping[str, str],
+        as_of: datetime | None = None,
     ) -> Measured:
         series = _up_to(series, calc_date)
         codes = [f"{code:06d}" for code in series.codes.tolist()]
@@ -147,9 +162,9 @@ class FundMetricsCalculator:
             self._unbroken(series, limit),
             calc_date,
             self.sessions,
-            risk_free=_risk_free(connection, self.risk_free),
+            risk_free=rates_for_metrics(connection, self.risk_free),
             periods_per_year=self.periods_per_year,
-            benchmark=_benchmark(connection),
+            benchmark=_benchmark(connection, as_of),
         )
         return _measured(calc_date, codes, series, columns)
 
@@ -215,17 +230,11 @@ def _together(calc_date: date, parts: Sequence[Measured]) -> Measured:
     )
 
 
-def _risk_free(connection: Connection, otherwise: float) -> RiskFree:
-    rate = risk_free_rate.c
-    rows = connection.execute(select(rate.effective_from, rate.rate).order_by(rate.effective_from)).all()
-    if not rows:
-        return otherwise
-    return np.array([row[0] for row in rows], dtype="datetime64[D]"), np.array([row[1] for row in rows])
-
-
-def _benchmark(connection: Connection) -> Closes | None:
+def _benchmark(connection: Connection, as_of: datetime | None) -> Closes | None:
     close = benchmark_index.c
     query = select(close.trade_date, close.close).where(close.index_code == BENCHMARK)
+    if as_of is not None:
+        query = query.where(close.known_at <= as_of)
     rows = connection.execute(query.order_by(close.trade_date)).all()
     if not rows:
         return None

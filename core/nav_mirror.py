@@ -71,7 +71,7 @@ def open_mirror(engine: Engine, folder: Path) -> Mirror:
             kept = None
         version = newest_version(connection)
     # What others merge while everything is read is newer than `version`, and caught up with below.
-    begun = kept or Mirror(*version, *(_ordered(read_all(engine, table)) for table in TABLES))
+    begun = kept or Mirror(*version, *(ordered(read_all(engine, table)) for table in TABLES))
     with db.snapshot(engine) as connection:
         if kept is None:
             _adjusted(connection, begun.navs)
@@ -159,12 +159,12 @@ def _differing(state: list[Any], found: Series) -> list[str]:
 
 
 def _rows_of(rows: Rows, connection: Connection, table: Table) -> Series:
-    series = _ordered(rows)
+    series = ordered(rows)
     return _adjusted(connection, series) if table is fund_nav else series
 
 
-def _ordered(rows: Rows) -> Series:
-    """Rows ordered by fund and day as series."""
+def ordered(rows: Rows) -> Series:
+    """Rows ordered by fund and day as series of their values as they are."""
     starts = np.flatnonzero(np.diff(rows.codes, prepend=np.int32(-1)))
     return Series(rows.codes[starts], np.append(starts, len(rows.codes)), rows.days, rows.values)
 
@@ -177,6 +177,14 @@ def _adjusted(connection: Connection, series: Series) -> Series:
     codes = np.array([int(row[0]) for row in rows], dtype=np.int32)
     days = np.array([row[1] for row in rows], dtype="datetime64[D]").astype(np.int32)
     cumulative = np.array([row[2] for row in rows], dtype=np.float64)
+    return multiplied(series, codes, days, cumulative)
+
+
+def multiplied(series: Series, codes: Codes, days: Codes, cumulative: NDArray[np.float64]) -> Series:
+    """Values times the `cumulative` factor of the newest ex-date (`codes`, `days`, ordered) up to each day.
+
+    In their place.
+    """
     starts = np.flatnonzero(np.diff(codes, prepend=np.int32(-1)))
     for start, end in zip(starts.tolist(), np.append(starts, len(codes))[1:].tolist(), strict=True):
         at = int(np.searchsorted(series.codes, codes[start]))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
     URL,
+    Column,
     ColumnElement,
     Connection,
     Double,
@@ -49,8 +50,8 @@ class Rows(NamedTuple):
     values: NDArray[np.float64]  # NaN for null
 
 
-def read_all(engine: Engine, table: Table) -> Rows:
-    """Every row of the table, two parts at once; not one consistent view where others merge meanwhile.
+def read_all(engine: Engine, table: Table, only: ColumnElement[bool] | None = None) -> Rows:
+    """Every row of the table (`only` some), two parts at once; not one consistent view where others merge meanwhile.
 
     Raises DatabaseUnavailable.
     """
@@ -58,12 +59,12 @@ def read_all(engine: Engine, table: Table) -> Rows:
         series = fund_series.c
         counts = select(series.fund_code, series.row_count).where(series.table_name == table.name)
         funds = connection.execute(counts.order_by(series.fund_code)).all()
-        query = _query(table, engine.dialect.name)
+        query = _query(table, engine.dialect.name, only)
         if sum(count for _code, count in funds) < FEW_ROWS or not _has_fast_driver(engine):
-            return _joined([_arrays(connection.execute(query).all())])
-    parts = [query.where(table.c.fund_code.between(*span)) for span in _spans(funds)]
+            return _joined([arrays(connection.execute(query).all())])
+    queries = [query.where(table.c.fund_code.between(*span)) for span in _spans(funds)]
     with ThreadPoolExecutor(2, thread_name_prefix="read") as pool:
-        return _joined(list(pool.map(lambda part: _fetch(engine, part), parts)))
+        return _joined(list(pool.map(lambda part: _fetch(engine, part), queries)))
 
 
 def _spans(funds: Sequence[Any]) -> Iterator[tuple[str, str]]:
@@ -78,15 +79,13 @@ def _spans(funds: Sequence[Any]) -> Iterator[tuple[str, str]]:
         yield first, funds[-1][0]
 
 
-def read_funds(connection: Connection, table: Table, codes: Sequence[str]) -> Rows:
-    """Every row of these funds (sorted codes)."""
+def read_funds(
+    connection: Connection, table: Table, codes: Sequence[str], only: ColumnElement[bool] | None = None
+) -> Rows:
+    """Every row of these funds (sorted codes), or `only` some of them."""
+    query = _query(table, connection.dialect.name, only)
     return _joined(
-        [
-            _arrays(
-                connection.execute(_query(table, connection.dialect.name).where(_any_of(table, part))).all()
-            )
-            for part in _parts(codes)
-        ]
+        [arrays(connection.execute(query.where(_any_of(table, part))).all()) for part in parts(codes)]
     )
 
 
@@ -95,16 +94,17 @@ def read_later(connection: Connection, table: Table, since: Sequence[tuple[str, 
     wanted = {int(code): day.toordinal() - EPOCH for code, day in since}
     found = []
     # Funds with dates alike are asked for together, so that a dormant fund drags in no history of the others.
-    for part in _parts(sorted(since, key=lambda item: (item[1], item[0]))):
+    for part in parts(sorted(since, key=lambda item: (item[1], item[0]))):
         later = and_(_any_of(table, [code for code, _day in part]), table.c.nav_date > part[0][1])
         rows = connection.execute(_query(table, connection.dialect.name).where(later)).all()
-        found.append(_arrays([row for row in rows if row[1] > wanted[row[0]]]))
+        found.append(arrays([row for row in rows if row[1] > wanted[row[0]]]))
     rows_found = _joined(found)
     order = np.lexsort((rows_found.days, rows_found.codes))
     return Rows(rows_found.codes[order], rows_found.days[order], rows_found.values[order])
 
 
-def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+def parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """As many as one query may name."""
     for start in range(0, len(items), FUNDS_A_QUERY):
         yield items[start : start + FUNDS_A_QUERY]
 
@@ -113,19 +113,25 @@ def _any_of(table: Table, codes: Sequence[str]) -> ColumnElement[bool]:
     return table.c.fund_code.in_(codes)
 
 
-def _query(table: Table, dialect: str) -> Select[Any]:
-    """Code and day as numbers, which the drivers hand over many times faster than texts and dates."""
+def _query(table: Table, dialect: str, only: ColumnElement[bool] | None = None) -> Select[Any]:
     code, day = table.c.fund_code, table.c.nav_date
-    number = (
+    columns = *as_numbers(code, day, dialect), cast(table.c[VALUE[table.name]], Double)
+    query = select(*(column.label(name) for column, name in zip(columns, Rows._fields, strict=True)))
+    return (query if only is None else query.where(only)).order_by(code, day)
+
+
+def as_numbers(code: Column[Any], day: Column[Any], dialect: str) -> tuple[ColumnElement[int], ...]:
+    """Code and day as numbers, which the drivers hand over many times faster than texts and dates."""
+    number: ColumnElement[int] = (
         cast(func.julianday(day) - UNIX_EPOCH_JULIAN, Integer)
         if dialect == "sqlite"
         else func.to_days(day) - UNIX_EPOCH_DAYS
     )
-    columns = cast(code, Integer), number, cast(table.c[VALUE[table.name]], Double)
-    return select(*(c.label(name) for c, name in zip(columns, Rows._fields, strict=True))).order_by(code, day)
+    return cast(code, Integer), number
 
 
-def _arrays(rows: Sequence[Any]) -> Rows:
+def arrays(rows: Sequence[Any]) -> Rows:
+    """Code, day and value of each row."""
     columns = list(zip(*rows, strict=True)) or [(), (), ()]
     return Rows(
         np.array(columns[0], dtype=np.int32),

@@ -1,4 +1,4 @@
-"""`main.py quality`, `quarantine`, `nav show`, `metrics show`, `rank`, `export`: what may be typed, what is done then.
+"""`main.py quality`, `quarantine`, `nav show`, `metrics show`, `rank`, `export`, `risk-free`: words, and what they do.
 
 What does it is imported then: --help is there at once.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import getpass
 import io
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,15 +44,24 @@ def as_code(text: str) -> str:
 
 def as_instant(text: str) -> datetime:
     """An instant; without an offset by Shanghai's clock."""
-    from core.trading_calendar import SHANGHAI
+    from scheduler.task_params import instant_of
 
     try:
-        found = datetime.fromisoformat(text) if len(text) > len("2026-01-05") else None
-    except ValueError:
-        found = None
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no instant; write it as 2026-01-05T20:00")
-    return found if found.tzinfo is not None else found.replace(tzinfo=SHANGHAI)
+        return instant_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def as_rate(text: str) -> float:
+    """A fraction a year, out of a fraction or a percentage."""
+    number = text.strip().replace("\N{FULLWIDTH PERCENT SIGN}", "%")
+    try:
+        found = Decimal(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
+    except ArithmeticError:
+        found = Decimal("NaN")
+    if not found.is_finite():
+        raise argparse.ArgumentTypeError(f"{text.strip()!r} is no rate; write it as 1.5% or 0.015")
+    return float(found)
 
 
 def parse(action: str, words: list[str]) -> argparse.Namespace:
@@ -63,7 +74,10 @@ def parse(action: str, words: list[str]) -> argparse.Namespace:
         "metrics show": _metrics_show,
         "rank": _rank,
         "export": _export,
+        "risk-free": _risk_free,
     }[action](parser)
+    if action == "risk-free":  # argparse takes -0.5% for an option, unless there is a space in it
+        words = [f" {word}" if re.match(r"-\.?\d", word) else word for word in words]
     options = parser.parse_args(words)
     if action == "quality" and options.json and options.html:
         parser.error("give either --json or --html")
@@ -131,13 +145,7 @@ def _nav_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("code", type=as_code, metavar="CODE")
     parser.add_argument("--from", dest="start", type=as_date, metavar="YYYY-MM-DD", help="first date")
     parser.add_argument("--to", dest="end", type=as_date, metavar="YYYY-MM-DD", help="last date")
-    parser.add_argument(
-        "--as-of",
-        dest="instant",
-        type=as_instant,
-        metavar="INSTANT",
-        help="as known then, such as 2026-01-05T20:00 (Shanghai, unless an offset is given)",
-    )
+    _as_of(parser)
     parser.add_argument("--adjusted", action="store_true", help="with dividends reinvested, splits undone")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
 
@@ -148,7 +156,36 @@ def _metrics_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--date", type=as_date, metavar="YYYY-MM-DD", help="calculated for this date (default: the newest)"
     )
+    _as_of(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _risk_free(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "The risk-free rates, each from a day until the next one; before the first the setting holds."
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    words = parser.add_subparsers(dest="word", metavar="WORD", title="what to do; without a word: list them")
+    for name, text in (
+        ("set", "let a rate hold from a day on"),
+        ("remove", "forget the rate of a day: the one before it holds on"),
+    ):
+        word = words.add_parser(name, help=text, description=text, allow_abbrev=False, epilog=EXIT_CODES)
+        word.add_argument("day", type=as_date, metavar="YYYY-MM-DD")
+        if name == "set":
+            word.add_argument("rate", type=as_rate, metavar="RATE", help="a year, as 1.5%% or 0.015")
+            word.add_argument("--note", metavar="TEXT", help="where it is from, for the record")
+        word.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+
+
+def _as_of(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--as-of",
+        dest="instant",
+        type=as_instant,
+        metavar="INSTANT",
+        help="as known then, such as 2026-01-05T20:00 (Shanghai, unless an offset is given)",
+    )
 
 
 def _rank(parser: argparse.ArgumentParser) -> None:
@@ -233,6 +270,8 @@ def do(action: str, options: argparse.Namespace, settings: Settings) -> int:
         _show_ranks(options, settings, observer)
     elif action == "export":
         _write_export(options, settings, observer)
+    elif action == "risk-free":
+        _risk_free_rates(options, settings, observer)
     elif options.word in DECIDING:
         _decide(options, settings, observer, clock_from(settings))
     else:
@@ -357,13 +396,40 @@ def _show_navs(options: argparse.Namespace, settings: Settings, observer: Engine
 
 def _show_metrics(options: argparse.Namespace, settings: Settings, observer: Engine) -> None:
     from config.translation import translator
-    from scheduler.metrics_listing import fund_metrics_of, metric_sections
+    from scheduler.metrics_listing import fund_metrics_as_of, fund_metrics_of, metric_sections
     from scheduler.monitor import readable
     from scheduler.sections import drawn
 
-    record = fund_metrics_of(observer, options.code, options.date)
+    record = (
+        fund_metrics_of(observer, options.code, options.date)
+        if options.instant is None
+        else fund_metrics_as_of(observer, settings, options.code, options.date, options.instant)
+    )
     shown = metric_sections(record, translator(readable(settings.language)))
     _print([record], drawn(shown), as_json=options.json)
+
+
+def _risk_free_rates(options: argparse.Namespace, settings: Settings, observer: Engine) -> None:
+    """List the rates, or change one and say what that means."""
+    from config.translation import translator
+    from core import db
+    from scheduler import risk_free_listing as listing
+    from scheduler.monitor import readable
+    from scheduler.sections import drawn
+
+    _ = translator(readable(settings.language))
+    if options.word is None:
+        records = listing.list_rates(observer, settings.risk_free_rate)
+        _print(records, drawn(listing.rate_sections(records, _)), as_json=options.json)
+        return
+    with db.read(observer):  # a database that is not there is refused here, not made
+        pass
+    engine = db.connect(settings.database_url())
+    if options.word == "set":
+        record = listing.set_one(engine, options.day, options.rate, options.note)
+    else:
+        record = listing.remove_one(engine, options.day)
+    _print([record], [listing.changed_text(record, _)], as_json=options.json)
 
 
 def _show_ranks(options: argparse.Namespace, settings: Settings, observer: Engine) -> None:
