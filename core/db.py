@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,7 @@ def bulk_insert(
     """
     names = list(columns)
     if connection.dialect.name == "sqlite":
-        single, many, rows_a_statement = _values_inserts(table, names)
+        single, many, rows_a_statement = _values_inserts(table, tuple(names))
     else:
         single, many, rows_a_statement = (
             _json_insert(connection.dialect, table, names, numbered),
@@ -243,11 +244,12 @@ def bulk_insert(
     return total
 
 
-def _values_inserts(table: Table, names: list[str]) -> tuple[str, str, int]:
+@cache
+def _values_inserts(table: Table, names: tuple[str, ...]) -> tuple[str, str, int]:
     """An insert of one row, one of as many rows as SQLite takes, and their number."""
     empty: dict[str, Any] = dict.fromkeys(names)
-    compiled = insert(table).values(empty).compile(dialect=sqlite.dialect(), column_keys=names)
-    _require_order(table, names, compiled.positiontup or names)
+    compiled = insert(table).values(empty).compile(dialect=sqlite.dialect(), column_keys=list(names))
+    _require_order(table, list(names), compiled.positiontup or names)
     single = str(compiled)
     rows = VARIABLES_A_STATEMENT // len(names)
     head, values, row = single.rpartition(" VALUES ")
@@ -307,11 +309,15 @@ def _prepared_ahead(rows: Iterable[tuple[Any, ...]], size: int, *, flat: bool) -
         chunk = list(islice(source, size))
         return len(chunk), tuple(chain.from_iterable(chunk)) if flat else list(_documents(chunk))
 
+    found = next_chunk()
+    if found[0] < size:  # no thread for what one statement takes
+        yield from [found] if found[0] else ()
+        return
     with ThreadPoolExecutor(1, thread_name_prefix="bulk_insert") as pool:
-        coming = pool.submit(next_chunk)
-        while (found := coming.result())[0]:
+        while found[0]:
             coming = pool.submit(next_chunk)
             yield found
+            found = coming.result()
 
 
 def _documents(rows: list[tuple[Any, ...]]) -> Iterator[str]:

@@ -54,7 +54,7 @@ def changed_text(record: Record, _: Translate) -> str:
         said = _("from {date} on the risk-free rate is {rate} % a year, no longer {old} %")
     effect = _("the next night reckons with it; metrics of past dates stay as they are until: {command}")
     command = "python main.py metrics --date YYYY-MM-DD"
-    return f"{said.format(**names)}\n{effect.format(command=command)}\n"
+    return f"{said.format(**names)}\n{effect.format(command=command)}"
 
 
 def rate_sections(records: list[Record], _: Translate) -> list[Section]:
