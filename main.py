@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from datetime import date
+from datetime import date, datetime
 
 ACTIONS = {
     "init": "create or upgrade the tables, fill the trading calendar",
@@ -13,10 +13,11 @@ ACTIONS = {
     "backfill": "history of all funds, or of --fund or --type; goes on where the last one was stopped",
     "nav show": "a fund's NAVs, as stored or as known at a moment (--as-of)",
     "validate": "check the night's batch and merge what can be believed",
-    "metrics": "calculate the metrics of all funds",
-    "metrics show": "a fund's metrics, its ranks within its type and its score",
+    "metrics": "calculate the metrics of all funds, for a past --date also from what was known --as-of then",
+    "metrics show": "a fund's metrics, ranks within its type and score, or as known at a moment (--as-of)",
     "rank": "the best or worst funds of a type by a metric or by score",
     "export": "NAVs, metrics or ranks as a CSV or Parquet file",
+    "risk-free": "the risk-free rates that ratios are measured against: list, set, remove",
     "weekly": "recalculate everything, clean up, write the weekly report",
     "all": "nav, validate and metrics, one after the other",
     "scheduler": "run the daemon in the foreground",
@@ -32,7 +33,7 @@ ACTIONS = {
     "demo": "a night on a simulated market, start to end",
 }
 TWO_WORDS = ("nav show", "metrics show")  # one action each
-EVIDENCE = ("quality", "report", "quarantine", "rank", "export", *TWO_WORDS)
+EVIDENCE = ("quality", "report", "quarantine", "rank", "export", "risk-free", *TWO_WORDS)
 OWN_OPTIONS = ("monitor", "health", "jobs", "runs", *EVIDENCE)  # main.py monitor --help
 VERSION = "0.1.0"
 
@@ -60,6 +61,13 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--source", metavar="NAME|PATH", help="nav, backfill: 'eastmoney', or a CSV/Parquet file or folder"
     )
+    found.add_argument(
+        "--as-of",
+        dest="instant",
+        type=_instant,
+        metavar="INSTANT",
+        help="metrics: from what was known then, such as 2026-01-05T20:00 (Shanghai, unless an offset is given)",
+    )
     found.add_argument("--json", action="store_true", help="print the result as JSON")
     found.add_argument("--dry-run", action="store_true", help="do everything but write")
     found.add_argument(
@@ -74,6 +82,12 @@ def _date(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no date; write it as 2025-12-01") from None
+
+
+def _instant(text: str) -> datetime:
+    from scheduler.evidence_words import as_instant
+
+    return as_instant(text)
 
 
 def action_of(words: list[str]) -> tuple[str | None, list[str]]:
@@ -100,7 +114,7 @@ def options_of(action: str, rest: list[str]) -> argparse.Namespace:
 
         return parse(action, rest)
     if action in EVIDENCE:
-        from scheduler.evidence_line import parse as parse_evidence
+        from scheduler.evidence_words import parse as parse_evidence
 
         return parse_evidence(action, rest)
     return argparse.Namespace() if action in OWN_OPTIONS else parser().parse_args(rest)

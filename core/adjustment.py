@@ -7,8 +7,9 @@ all there is to keep, and only funds whose events or ex-date NAVs changed are re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import groupby
+from typing import TypeVar
 
 from sqlalchemy import Connection, and_, delete, insert, select
 
@@ -17,6 +18,7 @@ from core.nav_store import plain
 from core.schema import fund_adjustment, fund_event, fund_nav, fund_nav_revision
 
 FUNDS_AT_ONCE = 500
+Day = TypeVar("Day")
 
 
 def recompute(connection: Connection, batch_id: int, dropped: Iterable[str] = ()) -> int:
@@ -56,17 +58,26 @@ def recompute_funds(connection: Connection, codes: list[str]) -> None:
         ).all()
         found = []
         for code, events in groupby(rows, key=lambda row: row.fund_code):
-            cumulative = 1.0
-            for day, same in groupby(events, key=lambda row: row.ex_date):
-                split, dividend, unit = 1.0, 0.0, 1.0
-                for row in same:
-                    unit = row.unit_nav
-                    if row.kind == "split":
-                        split = row.value
-                    else:
-                        dividend = row.value
-                factor = (split * unit + dividend) / unit
-                cumulative *= factor
+            for day, factor, cumulative in factors(row[1:] for row in events):
                 found.append({"fund_code": code, "ex_date": day, "factor": factor, "cumulative": cumulative})
         if found:
             connection.execute(insert(fund_adjustment), found)
+
+
+def factors(events: Iterable[tuple[Day, str, float, float]]) -> Iterator[tuple[Day, float, float]]:
+    """By ex-date its factor and the product of all up to it, out of one fund's events.
+
+    `events`: ex-date, kind, value and the unit NAV of that date, ordered by date.
+    """
+    cumulative = 1.0
+    for day, same in groupby(events, key=lambda event: event[0]):
+        split, dividend, unit = 1.0, 0.0, 1.0
+        for _day, kind, value, nav in same:
+            unit = nav
+            if kind == "split":
+                split = value
+            else:
+                dividend = value
+        factor = (split * unit + dividend) / unit
+        cumulative *= factor
+        yield day, factor, cumulative

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from sqlalchemy import (
     insert,
     inspect,
 )
-from sqlalchemy.engine import URL, Dialect
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, InterfaceError, ProgrammingError
 
 from core.errors import DatabaseUnavailable, SchemaOutdated
@@ -205,12 +207,12 @@ def bulk_insert(
     Thousands of rows a statement, which is SQLAlchemy's; only its processing of each value is left out, which would
     cost three quarters of the time. While the database works on one statement a thread prepares the next.
     """
-    single = _insert(connection.dialect, table, list(columns))
-    sqlite = connection.dialect.name == "sqlite"
-    size = (VARIABLES_A_STATEMENT if sqlite else VALUES_A_STATEMENT) // len(columns)
-    many = _values_of(single, size) if sqlite else single.rpartition(" VALUES ")[0] + " VALUES %s"
+    in_file = connection.dialect.name == "sqlite"
+    single = _insert(in_file, table, tuple(columns))
+    size = (VARIABLES_A_STATEMENT if in_file else VALUES_A_STATEMENT) // len(columns)
+    many = _values_of(single, size) if in_file else single.rpartition(" VALUES ")[0] + " VALUES %s"
     total = 0
-    for part, ready in _prepared_ahead(rows, size, _flat if sqlite else _literals):
+    for part, ready in _prepared_ahead(rows, size, _flat if in_file else _literals):
         if isinstance(ready, Literals):
             connection.exec_driver_sql(many, (ready,))
         elif ready is not None and len(part) == size:
@@ -221,10 +223,13 @@ def bulk_insert(
     return total
 
 
-def _insert(dialect: Dialect, table: Table, names: list[str]) -> str:
+@cache
+def _insert(in_file: bool, table: Table, names: tuple[str, ...]) -> str:
     """INSERT of one row, its parameters in the order of `names`."""
-    compiled = insert(table).values(dict.fromkeys(names)).compile(dialect=dialect, column_keys=names)
-    if list(compiled.positiontup or names) != names:
+    values: dict[str, Any] = dict.fromkeys(names)
+    dialect = sqlite.dialect() if in_file else mysql.dialect(paramstyle="format")
+    compiled = insert(table).values(values).compile(dialect=dialect, column_keys=[*names])
+    if tuple(compiled.positiontup or names) != names:
         raise ValueError(f"columns of {table.name} must come in table order: {compiled.positiontup}")
     return str(compiled)
 
@@ -244,11 +249,15 @@ def _prepared_ahead(
         part = list(islice(source, size))
         return part, prepare(part)
 
+    found = next_part()
+    if len(found[0]) < size:  # no thread for what one statement takes
+        yield from [found] if found[0] else ()
+        return
     with ThreadPoolExecutor(1, thread_name_prefix="bulk_insert") as pool:
-        coming = pool.submit(next_part)
-        while (found := coming.result())[0]:
+        while found[0]:
             coming = pool.submit(next_part)
             yield found
+            found = coming.result()
 
 
 def _flat(rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,9 @@ from core.metrics import (
 )
 from core.nav_mirror import read_series_of, stored_series
 from core.ragged import Series, no_series, of_funds, up_to
-from core.schema import benchmark_index, fund_nav, money_fund_yield, risk_free_rate
+from core.risk_free import rates_for_metrics
+from core.schema import benchmark_index, fund_nav, money_fund_yield
+from core.series_as_of import series_as_of
 from core.thresholds import Thresholds
 from core.trading_calendar import TradingCalendar
 
@@ -74,7 +76,7 @@ class Market:
 class FundMetricsCalculator:
     """Metrics of definition version core.metrics.DEFINITION_VERSION, from adjusted NAVs and money funds' incomes.
 
-    `risk_free` is a fraction a year, where the table risk_free_rate has none. `mirror` is the folder of
+    `risk_free` is a fraction a year, for days before the first rate of core.risk_free. `mirror` is the folder of
     core.nav_mirror. A step between two NAVs that no event explains and that no fund of its category can
     make (config/rules.toml, return_limit) breaks a series: what lies before it is on another basis and left out.
     """
@@ -132,16 +134,20 @@ class FundMetricsCalculator:
         *,
         fresh: bool = False,
         span: tuple[str, str] | None = None,
+        as_of: datetime | None = None,
     ) -> Measured:
         """Metrics as of `calc_date` of the funds named, or of all; `fresh`: all is read from the database itself.
 
-        `span`, with `fresh`: only funds from the first to the last of two codes. Raises DatabaseUnavailable.
+        `span`, with `fresh`: only funds from the first to the last of two codes. `as_of`: from what was known at that
+        instant, as far as core.series_as_of can tell. Raises ValueError for a naive instant, DatabaseUnavailable.
         """
         with ThreadPoolExecutor(1, thread_name_prefix="compiled") as pool:
             pool.submit(load_kernels)  # takes as long as reading
             with db.read(self.engine) as connection:
-                market = self._market(connection)
-            if fund_codes is None:
+                market = self._market(connection, as_of)
+            if as_of is not None:
+                blocks = series_as_of(self.engine, as_of, fund_codes)
+            elif fund_codes is None:
                 blocks = stored_series(self.engine, None if fresh else self.mirror, span)
             else:
                 blocks = iter(
@@ -157,9 +163,11 @@ class FundMetricsCalculator:
                     parts.append(_measure_money(money, calc_date))
         return together(calc_date, parts)
 
-    def _market(self, connection: Connection) -> Market:
+    def _market(self, connection: Connection, as_of: datetime | None = None) -> Market:
         return Market(
-            nav_store.known_funds(connection), _risk_free(connection, self.risk_free), _benchmark(connection)
+            nav_store.known_funds(connection),
+            rates_for_metrics(connection, self.risk_free),
+            _benchmark(connection, as_of),
         )
 
     def _measure(self, market: Market, series: Series, calc_date: date) -> Measured:
@@ -231,17 +239,11 @@ def together(calc_date: date, parts: Sequence[Measured]) -> Measured:
     )
 
 
-def _risk_free(connection: Connection, otherwise: float) -> RiskFree:
-    rate = risk_free_rate.c
-    rows = connection.execute(select(rate.effective_from, rate.rate).order_by(rate.effective_from)).all()
-    if not rows:
-        return otherwise
-    return np.array([row[0] for row in rows], dtype="datetime64[D]"), np.array([row[1] for row in rows])
-
-
-def _benchmark(connection: Connection) -> Closes | None:
+def _benchmark(connection: Connection, as_of: datetime | None) -> Closes | None:
     close = benchmark_index.c
     query = select(close.trade_date, close.close).where(close.index_code == BENCHMARK)
+    if as_of is not None:
+        query = query.where(close.known_at <= as_of)
     rows = connection.execute(query.order_by(close.trade_date)).all()
     if not rows:
         return None

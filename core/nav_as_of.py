@@ -1,4 +1,4 @@
-"""A fund's NAVs as they are stored, or as they were known at an instant.
+"""A fund's NAVs as they are stored, or as they were known at an instant (of many funds: core/series_as_of.py).
 
 fund_nav holds the newest version of a row, fund_nav_revision the version that each correction replaced.
 A row became known when its first batch was decided; one that was held, with the batch that released it.
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, Table, and_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, func, select
 
 from core.schema import (
     fund_adjustment,
@@ -21,6 +21,7 @@ from core.schema import (
 )
 
 CHUNK = 500
+_known_at = func.coalesce(nav_batch.c.decided_at, nav_batch.c.collected_at)
 
 
 class KnownNav(NamedTuple):
@@ -80,6 +81,15 @@ def _refuse_naive(instant: datetime | None) -> None:
         raise ValueError(f"naive datetime {instant!r}: instants carry a timezone")
 
 
+def decided_later(instant: datetime) -> Select[tuple[int]]:
+    """Ids of the batches that became known after `instant`: none that is no longer on record.
+
+    Raises ValueError for a naive instant.
+    """
+    _refuse_naive(instant)
+    return select(nav_batch.c.id).where(_known_at > instant)
+
+
 def _version(
     row: Row[Any], revisions: Sequence[Row[Any]], born: datetime | None, instant: datetime | None
 ) -> KnownNav:
@@ -137,9 +147,8 @@ def _of_fund(table: Table, code: str, start: date | None, end: date | None) -> A
 def _decided(connection: Connection, batches: Iterable[int]) -> dict[int, datetime]:
     """When each of these batches was decided, or collected where that is not on record."""
     ids = sorted(set(batches))
-    found = {}
+    found: dict[int, datetime] = {}
     for at in range(0, len(ids), CHUNK):
-        columns = (nav_batch.c.id, nav_batch.c.decided_at, nav_batch.c.collected_at)
-        for row in connection.execute(select(*columns).where(nav_batch.c.id.in_(ids[at : at + CHUNK]))):
-            found[row.id] = row.decided_at or row.collected_at
+        known = select(nav_batch.c.id, _known_at).where(nav_batch.c.id.in_(ids[at : at + CHUNK]))
+        found |= dict(connection.execute(known).all())
     return found

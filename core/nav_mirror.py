@@ -28,7 +28,7 @@ from core import db
 from core.fund_series import changed_since, is_known, newest_version, read_series
 from core.mirror_file import Block, MirrorFile, Writer, opened
 from core.nav_store import plain
-from core.ragged import Series, of_funds, ordered, with_rows
+from core.ragged import Series, multiplied, of_funds, ordered, with_rows
 from core.schema import fund_adjustment, fund_nav, money_fund_yield
 from core.series_reader import FEW_ROWS, UNIX_EPOCH, SpanReader, has_fast_driver, read_funds, read_later
 
@@ -108,7 +108,7 @@ def _spans(table: Table, state: list[Any], kept: MirrorFile | None) -> Iterator[
     """The funds of a table as the file has them together; where it has none, about ROWS_A_BLOCK rows together."""
     blocks = [block for block in kept.blocks if block.table == table.name] if kept is not None else []
     if not blocks or max(block.lengths["days"] for block in blocks) > 2 * ROWS_A_BLOCK:
-        yield from _cut(table, state)
+        yield from cut(table, state)
         return
     codes = [int(row.fund_code) for row in state]
     ends = [*np.searchsorted(codes, [block.last for block in blocks[:-1]], side="right").tolist(), len(codes)]
@@ -119,7 +119,8 @@ def _spans(table: Table, state: list[Any], kept: MirrorFile | None) -> Iterator[
         start = end
 
 
-def _cut(table: Table, state: list[Any]) -> Iterator[Span]:
+def cut(table: Table, state: list[Any]) -> Iterator[Span]:
+    """Spans of about ROWS_A_BLOCK rows."""
     start = rows = 0
     for at, row in enumerate(state):
         rows += row.row_count
@@ -263,12 +264,4 @@ def _adjusted(factors: Factors, table: Table, series: Series) -> Series:
     if table is not fund_nav or not len(series.codes):
         return series
     span = slice(*np.searchsorted(factors.codes, [series.codes[0], series.codes[-1] + 1]).tolist())
-    codes, days, cumulative = factors.codes[span], factors.days[span], factors.cumulative[span]
-    starts = np.flatnonzero(np.diff(codes, prepend=np.int32(-1)))
-    for start, end in zip(starts.tolist(), np.append(starts, len(codes))[1:].tolist(), strict=True):
-        at = int(np.searchsorted(series.codes, codes[start]))
-        if series.codes[at] == codes[start]:
-            mine = slice(series.offsets[at], series.offsets[at + 1])
-            own = np.append(1.0, cumulative[start:end])
-            series.values[mine] *= own[np.searchsorted(days[start:end], series.days[mine], side="right")]
-    return series
+    return multiplied(series, factors.codes[span], factors.days[span], factors.cumulative[span])

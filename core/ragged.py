@@ -52,6 +52,23 @@ def up_to(series: Series, day: int) -> Series:
     return Series(series.codes[some], offsets, series.days[keep], series.values[keep])
 
 
+def multiplied(
+    series: Series, codes: NDArray[np.int32], days: NDArray[np.int32], cumulative: NDArray[np.float64]
+) -> Series:
+    """Values times the `cumulative` factor of the newest ex-date (`codes`, `days`, ordered) up to each day.
+
+    In their place. Factors of other funds are passed over.
+    """
+    starts = np.flatnonzero(np.diff(codes, prepend=np.int32(-1)))
+    for start, end in zip(starts.tolist(), np.append(starts, len(codes))[1:].tolist(), strict=True):
+        at = int(np.searchsorted(series.codes, codes[start]))
+        if at < len(series.codes) and series.codes[at] == codes[start]:
+            mine = slice(series.offsets[at], series.offsets[at + 1])
+            own = np.append(1.0, cumulative[start:end])
+            series.values[mine] *= own[np.searchsorted(days[start:end], series.days[mine], side="right")]
+    return series
+
+
 def with_rows(series: Series, *more: Series) -> Series:
     """The series with the rows of others: at the end of a fund that is there, else as a fund of its own."""
     for added in more:

@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     Double,
@@ -60,9 +61,9 @@ class SpanReader:
         self.idle: SimpleQueue[Popen[bytes]] = SimpleQueue()
         self.started: list[Popen[bytes]] = []
 
-    def read(self, table: Table, span: tuple[str, str]) -> Rows:
-        """Every row of the funds from the first code to the last one. Raises DatabaseUnavailable."""
-        query = _query(table, self.engine.dialect.name).where(table.c.fund_code.between(*span))
+    def read(self, table: Table, span: tuple[str, str], only: ColumnElement[bool] | None = None) -> Rows:
+        """Every row of the funds from the first code to the last one, or `only` some. Raises DatabaseUnavailable."""
+        query = _query(table, self.engine.dialect.name, only).where(table.c.fund_code.between(*span))
         text = str(query.compile(self.engine, compile_kwargs={"literal_binds": True}))
         return self._of_file(text) if self.engine.dialect.name == "sqlite" else self._of_server(text)
 
@@ -133,15 +134,13 @@ def has_fast_driver(engine: Engine) -> bool:
     return bool(url.database) and url.database != ":memory:" and not url.query
 
 
-def read_funds(connection: Connection, table: Table, codes: Sequence[str]) -> Rows:
-    """Every row of these funds (sorted codes)."""
+def read_funds(
+    connection: Connection, table: Table, codes: Sequence[str], only: ColumnElement[bool] | None = None
+) -> Rows:
+    """Every row of these funds (sorted codes), or `only` some of them."""
+    query = _query(table, connection.dialect.name, only)
     return _joined(
-        [
-            _arrays(
-                connection.execute(_query(table, connection.dialect.name).where(_any_of(table, part))).all()
-            )
-            for part in _parts(codes)
-        ]
+        [arrays(connection.execute(query.where(_any_of(table, part))).all()) for part in parts(codes)]
     )
 
 
@@ -150,16 +149,17 @@ def read_later(connection: Connection, table: Table, since: Sequence[tuple[str, 
     wanted = {int(code): (day - UNIX_EPOCH).days for code, day in since}
     found = []
     # Funds with dates alike are asked for together, so that a dormant fund drags in no history of the others.
-    for part in _parts(sorted(since, key=lambda item: (item[1], item[0]))):
+    for part in parts(sorted(since, key=lambda item: (item[1], item[0]))):
         later = and_(_any_of(table, [code for code, _day in part]), table.c.nav_date > part[0][1])
         rows = connection.execute(_query(table, connection.dialect.name).where(later)).all()
-        found.append(_arrays([row for row in rows if row[1] > wanted[row[0]]]))
+        found.append(arrays([row for row in rows if row[1] > wanted[row[0]]]))
     rows_found = _joined(found)
     order = np.lexsort((rows_found.days, rows_found.codes))
     return Rows(rows_found.codes[order], rows_found.days[order], rows_found.values[order])
 
 
-def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+def parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """As many as one query may name."""
     for start in range(0, len(items), FUNDS_A_QUERY):
         yield items[start : start + FUNDS_A_QUERY]
 
@@ -168,19 +168,25 @@ def _any_of(table: Table, codes: Sequence[str]) -> ColumnElement[bool]:
     return table.c.fund_code.in_(codes)
 
 
-def _query(table: Table, dialect: str) -> Select[Any]:
-    """Code and day as numbers, which the drivers hand over many times faster than texts and dates."""
+def _query(table: Table, dialect: str, only: ColumnElement[bool] | None = None) -> Select[Any]:
     code, day = table.c.fund_code, table.c.nav_date
-    number = (
+    columns = *as_numbers(code, day, dialect), cast(table.c[VALUE[table.name]], Double)
+    query = select(*(column.label(name) for column, name in zip(columns, Rows._fields, strict=True)))
+    return (query if only is None else query.where(only)).order_by(code, day)
+
+
+def as_numbers(code: Column[Any], day: Column[Any], dialect: str) -> tuple[ColumnElement[int], ...]:
+    """Code and day as numbers, which the drivers hand over many times faster than texts and dates."""
+    number: ColumnElement[int] = (
         cast(func.julianday(day) - UNIX_EPOCH_JULIAN, Integer)
         if dialect == "sqlite"
         else func.to_days(day) - UNIX_EPOCH_DAYS
     )
-    columns = cast(code, Integer), number, cast(table.c[VALUE[table.name]], Double)
-    return select(*(c.label(name) for c, name in zip(columns, Rows._fields, strict=True))).order_by(code, day)
+    return cast(code, Integer), number
 
 
-def _arrays(rows: Sequence[Any]) -> Rows:
+def arrays(rows: Sequence[Any]) -> Rows:
+    """Code, day and value of each row."""
     columns = list(zip(*rows, strict=True)) or [(), (), ()]
     return Rows(
         np.array(columns[0], dtype=np.int32),
@@ -190,4 +196,4 @@ def _arrays(rows: Sequence[Any]) -> Rows:
 
 
 def _joined(parts: list[Rows]) -> Rows:
-    return Rows(*(np.concatenate(column) for column in zip(*parts, _arrays([]), strict=True)))
+    return Rows(*(np.concatenate(column) for column in zip(*parts, arrays([]), strict=True)))

@@ -40,17 +40,17 @@ ALLOWED = {
     "nav": {"date", "start", "end", "fund", "type", "source", "json", "dry_run"},
     "backfill": {"start", "end", "fund", "type", "source", "json"},
     "validate": {"date", "json", "dry_run", "force"},
-    "metrics": {"date", "fund", "json", "dry_run"},
+    "metrics": {"date", "fund", "instant", "json", "dry_run"},
     "weekly": {"date", "json"},
     "all": {"date", "source", "json"},
     "status": {"json"},
     "doctor": {"json"},
 }
 COMMANDS = ("jobs", "runs")
-EVIDENCE = ("quality", "report", "quarantine", "nav show", "metrics show", "rank", "export")
+EVIDENCE = ("quality", "report", "quarantine", "nav show", "metrics show", "rank", "export", "risk-free")
 OWN_WORDS = (*COMMANDS, *EVIDENCE)  # their own parser lets through only what means something to them
 KEYBOARD = "stopped from the keyboard"
-OPTION = {"start": "--from", "end": "--to", "dry_run": "--dry-run"}
+OPTION = {"start": "--from", "end": "--to", "instant": "--as-of", "dry_run": "--dry-run"}
 
 
 def run(action: str, options: argparse.Namespace, words: list[str]) -> int:
@@ -155,8 +155,10 @@ class Command:
         if step in ("nav", "backfill"):
             step, params = self._collection(day, history=step == "backfill")
             day = date.fromisoformat(params.get("end", day.isoformat()))
-        if step == "metrics" and self.options.fund:
-            params["fund_codes"] = self._measured_funds()
+        if step == "metrics":
+            params = self._measured()
+            if "as_of" in params:
+                params["as_of"] = params["as_of"].isoformat()
         from config.translation import translator
         from scheduler.heartbeat import signs_of_life
         from scheduler.progress import shown_progress
@@ -257,6 +259,11 @@ class Command:
         if unknown:
             raise UsageError(f"--fund {', '.join(sorted(unknown))}: the source knows no such fund")
 
+    def _measured(self) -> dict[str, Any]:
+        """What is to be measured, as calculate_metrics takes it."""
+        found: dict[str, Any] = {"fund_codes": self._measured_funds()} if self.options.fund else {}
+        return found | ({"as_of": self.options.instant} if self.options.instant else {})
+
     def _measured_funds(self) -> tuple[str, ...]:
         from core.nav_store import known_funds
 
@@ -333,8 +340,8 @@ class Command:
 
         day = self.business_date()
         params = self._collection(day)[1] if action == "nav" else {}
-        if action == "metrics" and self.options.fund:
-            params = {"fund_codes": self._measured_funds()}
+        if action == "metrics":
+            params = self._measured()
         found = DRY_RUNS[action](self.engine, self.settings, self.calendar(), day, self.clock(), params)
         if self.options.json:
             print(json.dumps(found, ensure_ascii=False))

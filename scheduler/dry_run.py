@@ -101,7 +101,8 @@ def dry_metrics(
     _now: datetime,
     params: dict[str, Any],
 ) -> dict[str, Any]:
-    found = calculator_for(engine, settings, calendar).calculate_market(day, params.get("fund_codes"))
+    calculator = calculator_for(engine, settings, calendar)
+    found = calculator.calculate_market(day, params.get("fund_codes"), as_of=params.get("as_of"))
     return {"business_date": day.isoformat(), "funds": len(found.codes)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +16,14 @@ from core.errors import NotReady, UsageError
 from core.metric_columns import COLUMNS, DATE_METRICS, DAY_METRICS, PERCENT_METRICS, PERIODS, WINDOWS
 from core.rank_columns import COMPONENTS, PARTS, RANKED, lower_is_better
 from core.schema import fund_info, fund_metrics, fund_rank, fund_score
-from scheduler.nav_listing import fund_named
+from core.trading_calendar import SHANGHAI
+from scheduler.firing import require_calendar
+from scheduler.nav_listing import TIME, fund_named
 from scheduler.sections import Section
-from scheduler.wording import CATEGORIES, Translate, day, number, one_line
+from scheduler.wording import CATEGORIES, Translate, clock_time, day, number, one_line
 
 if TYPE_CHECKING:
+    from config.settings import Settings
     from scheduler.quality import Record
 
 SUGGESTED = 5
@@ -121,6 +124,50 @@ def fund_metrics_of(engine: Engine, code: str, calc_date: date | None) -> Record
     }
 
 
+def fund_metrics_as_of(
+    engine: Engine, settings: Settings, code: str, calc_date: date | None, instant: datetime
+) -> Record:
+    """As `fund_metrics_of`, calculated now from what was known at `instant`; nothing is stored.
+
+    Without a date for the newest trading day of then. No rank and no score: they are of the whole market. Raises
+    UsageError for a code that is not known, NotReady where no NAV of it was known then.
+    """
+    from core.metrics_calculator import ROW_COLUMNS
+    from scheduler.tasks import calculator_for
+
+    with db.read(engine) as connection:
+        fund, calendar = fund_named(connection, code), require_calendar(connection)
+    day = calc_date or calendar.newest_business_date(instant)
+    rows = list(
+        calculator_for(engine, settings, calendar).calculate_market(day, [code], as_of=instant).rows()
+    )
+    if not rows:
+        raise NotReady(
+            f"no NAV of {code} up to {day} was known at {instant.astimezone(SHANGHAI).isoformat()}"
+        )
+    row = dict(zip(ROW_COLUMNS, rows[0], strict=True))
+    return {
+        **{name: fund[name] for name in ("fund_code", "fund_name", "fund_type")},
+        "calc_date": day,
+        "definition_version": row["definition_version"],
+        "nav_date": date.fromisoformat(row["nav_date"]),
+        "nav_count": row["nav_count"],
+        "as_of": instant,
+        "score": None,
+        "level": None,
+        "points": dict.fromkeys(COMPONENTS),
+        "metrics": {
+            name: {"value": _as_stored(row[name], unit(name)), "unit": unit(name)}
+            | (dict.fromkeys(PARTS) if name in RANKED else {})
+            for name in COLUMNS
+        },
+    }
+
+
+def _as_stored(value: Any, unit: str) -> Any:
+    return date.fromisoformat(value) if unit == "date" and value is not None else value
+
+
 def _mine(columns: Any, code: str, calc_date: date | None, version: str | None = None) -> ColumnElement[bool]:
     found: ColumnElement[bool] = columns.fund_code == code
     if calc_date is not None:
@@ -156,6 +203,8 @@ def metric_sections(record: Record, _: Translate) -> list[Section]:
         count=number(record["nav_count"]),
         nav_date=day(record["nav_date"]),
     )
+    if record.get("as_of"):
+        said = f"{said}; {_('as known at {time} in Shanghai').format(time=clock_time(record['as_of'], TIME))}"
     metrics = record["metrics"]
     returns = [
         [
@@ -187,6 +236,10 @@ def metric_sections(record: Record, _: Translate) -> list[Section]:
 
 def _score_section(record: Record, _: Translate) -> Section:
     """The score and the points that it is made of."""
+    if record.get("as_of"):
+        return Section(
+            "", note=_("no ranks and no score: they are of the whole market (main.py metrics --as-of)")
+        )
     if record["score"] is None:
         return Section("", note=_("no score: too few metrics are known, or its type has none"))
     title = _("Score {score}, level {level}").format(score=f"{record['score']:.2f}", level=record["level"])

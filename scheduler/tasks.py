@@ -19,7 +19,7 @@ from core import db
 from core.crash_points import reached
 from core.errors import BatchRejected, NavKeeperError, NotPublished, NotReady, UsageError
 from core.schema import fund_metrics
-from core.trading_calendar import TradingCalendar
+from core.trading_calendar import SHANGHAI, TradingCalendar
 from scheduler import run_store
 from scheduler.backfill_task import BackfillParams, backfill_nav
 from scheduler.cluster import measure_everything
@@ -29,7 +29,7 @@ from scheduler.repair_task import RepairParams, repair_history
 from scheduler.retry import RetryPolicy
 from scheduler.second_task import compare_sources
 from scheduler.sources import make_source
-from scheduler.task_params import Params, SourceParams
+from scheduler.task_params import InstantText, Params, SourceParams
 from scheduler.task_parts import RULES_FILE, calendar_of, merged_status
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class ValidateParams(Params):
 
 class MetricsParams(Params):
     fund_codes: tuple[str, ...] | None = None
+    as_of: InstantText | None = None  # from what was known then
 
 
 @dataclass(frozen=True)
@@ -177,12 +178,15 @@ def _report(context: RunContext) -> None:
 
 
 def calculate_metrics(context: RunContext, params: MetricsParams) -> None:
-    """Metrics of all funds as of the business date."""
+    """Metrics of all funds as of the business date, from what is known now or was known at an instant."""
     from core import rank_store
     from core.metrics_store import save_metrics
 
     calculator = calculator_for(context.engine, context.settings, calendar_of(context))
-    found = calculator.calculate_market(context.business_date, params.fund_codes)
+    found = calculator.calculate_market(context.business_date, params.fund_codes, as_of=params.as_of)
+    then = f"as known at {params.as_of.astimezone(SHANGHAI).isoformat()}" if params.as_of else None
+    if not found.codes and then:
+        raise NotReady(f"there are no NAVs up to {context.business_date}, {then}")
     if not found.codes:
         raise NotReady(
             f"there are no NAVs up to {context.business_date}; collect some first: python main.py nav"
@@ -197,7 +201,7 @@ def calculate_metrics(context: RunContext, params: MetricsParams) -> None:
             )
         else:
             rank_store.rank_stored(commit.connection, context.business_date)
-        commit.end(RunStatus.SUCCESS, len(found.codes))
+        commit.end(RunStatus.SUCCESS, len(found.codes), then)
 
 
 def weekly_full_calc(context: RunContext, _params: Params) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import random
 from datetime import date, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import Double, Engine, String, cast, delete, insert, select, update
 
 from core import adjustment, db, fund_series, nav_days, nav_mirror, series_reader
 from core.fund_series import Added, note_changes
@@ -22,6 +23,8 @@ from core.schema import fund_event, fund_nav, money_fund_yield
 FIRST = date(2025, 1, 1)
 FUNDS = [f"{n:06d}" for n in (1, 2, 3, 70, 159915, 999999)]
 STEPS = 10_000
+Shown = dict[str, tuple[list[str], list[float]]]  # by fund its days, in ISO text, and values
+Held = dict[tuple[str, str], dict[date, float]]
 LOOKS = 0.05  # of the transactions, after which the mirror is opened
 
 
@@ -30,7 +33,7 @@ class Book:
 
     def __init__(self, engine: Engine, seed: int) -> None:
         self.engine, self.rng = engine, random.Random(seed)
-        self.held: dict[tuple[str, str], dict[date, float]] = {}
+        self.held: Held = {}
         self.batch = 1
 
     def transaction(self) -> int:
@@ -77,10 +80,10 @@ class Book:
             nav_days.add_rows(connection, table, counted)
 
     def _revise(self, connection: Any) -> None:
-        places = [(key, day) for key, rows in self.held.items() for day in rows]
-        if not places:
+        place = self._place(self.held)
+        if place is None:
             return
-        (name, code), day = self.rng.choice(places)
+        name, code, day = place
         table = fund_nav if name == fund_nav.name else money_fund_yield
         value = round(self.rng.uniform(0.5, 3), 4)
         column = "unit_nav" if table is fund_nav else "income_per_10k"
@@ -93,12 +96,11 @@ class Book:
 
     def _event(self, connection: Any) -> None:
         """A dividend comes, changes or goes."""
-        places = [
-            (code, day) for (name, code), rows in self.held.items() if name == fund_nav.name for day in rows
-        ]
-        if not places:
+        navs = {key: rows for key, rows in self.held.items() if key[0] == fund_nav.name}
+        place = self._place(navs)
+        if place is None:
             return
-        code, day = self.rng.choice(places)
+        _name, code, day = place
         mine = (fund_event.c.fund_code == code, fund_event.c.ex_date == day)
         connection.execute(delete(fund_event).where(*mine))
         if self.rng.random() < 0.7:
@@ -106,39 +108,48 @@ class Book:
             connection.execute(insert(fund_event).values(fund_code=code, ex_date=day, **event))
         adjustment.recompute_funds(connection, [code])
 
-    def expected(self, table: Any) -> dict[str, list[tuple[date, float]]]:
+    def _place(self, held: Held) -> tuple[str, str, date] | None:
+        """Table, code and day of any row that is held."""
+        at = self.rng.randrange(total) if (total := sum(map(len, held.values()))) else 0
+        for (name, code), rows in held.items():
+            if at < len(rows):
+                return name, code, next(islice(rows, at, None))
+            at -= len(rows)
+        return None
+
+    def expected(self, table: Any) -> Shown:
         """Straight from the tables, one row after the other: NAV times the product of its factors."""
         column = table.c.unit_nav if table is fund_nav else table.c.income_per_10k
-        found: dict[str, list[tuple[date, float]]] = {}
+        found: Shown = {}
         with db.read(self.engine) as connection:
             events = {
-                (row.fund_code, row.ex_date): row.value for row in connection.execute(select(fund_event))
+                (row.fund_code, row.ex_date.isoformat()): row.value
+                for row in connection.execute(select(fund_event))
             }
-            rows = select(table.c.fund_code, table.c.nav_date, column).order_by(
-                table.c.fund_code, table.c.nav_date
-            )
-            for code, day, value in connection.execute(rows):
-                series = found.setdefault(code, [])
+            rows = select(table.c.fund_code, cast(table.c.nav_date, String(10)), cast(column, Double))
+            for code, day, value in connection.execute(rows.order_by(table.c.fund_code, table.c.nav_date)):
+                if code not in found:
+                    found[code], factor = ([], []), 1.0
+                days, values = found[code]
                 dividend = events.get((code, day), 0.0) if table is fund_nav else 0.0
-                self.factor = (self.factor if series else 1.0) * (value + dividend) / value
-                series.append((day, value * self.factor))
+                factor *= (value + dividend) / value
+                days.append(day)
+                values.append(value * factor)
         return found
 
 
-def shown(series: Series) -> dict[str, list[tuple[date, float]]]:
+def shown(series: Series) -> Shown:
     found = {}
     for place, code in enumerate(series.codes.tolist()):
         mine = slice(series.offsets[place], series.offsets[place + 1])
-        days = [date.fromordinal(day + date(1970, 1, 1).toordinal()) for day in series.days[mine].tolist()]
-        found[f"{code:06d}"] = list(zip(days, series.values[mine].tolist(), strict=True))
+        days = series.days[mine].astype("datetime64[D]").astype(str).tolist()
+        found[f"{code:06d}"] = (days, series.values[mine].tolist())
     return found
 
 
-Shown = dict[str, dict[str, list[tuple[date, float]]]]  # by table, then by fund
-
-
-def read(engine: Engine, folder: Path | None) -> Shown:
-    found: Shown = {fund_nav.name: {}, money_fund_yield.name: {}}
+def read(engine: Engine, folder: Path | None) -> dict[str, Shown]:
+    """By table."""
+    found: dict[str, Shown] = {fund_nav.name: {}, money_fund_yield.name: {}}
     for table, series in stored_series(engine, folder):
         block = shown(series)
         assert list(block) == sorted(block)
@@ -147,18 +158,17 @@ def read(engine: Engine, folder: Path | None) -> Shown:
     return found
 
 
-def require_same(book: Book, found: Shown) -> None:
+def require_same(book: Book, found: dict[str, Shown]) -> None:
     require_equal(found, {table.name: book.expected(table) for table in (fund_nav, money_fund_yield)})
 
 
-def require_equal(found: Shown, expected: Shown) -> None:
+def require_equal(found: dict[str, Shown], expected: dict[str, Shown]) -> None:
     for name, series in expected.items():
-        assert {code: [day for day, _ in rows] for code, rows in found[name].items()} == {
-            code: [day for day, _ in rows] for code, rows in series.items()
+        assert {code: days for code, (days, _values) in found[name].items()} == {
+            code: days for code, (days, _values) in series.items()
         }
-        for code, rows in series.items():
-            values = [[value for _, value in each] for each in (found[name][code], rows)]
-            np.testing.assert_allclose(*values, rtol=1e-12)
+        for code, (_days, values) in series.items():
+            np.testing.assert_allclose(found[name][code][1], values, rtol=1e-12)
 
 
 @pytest.fixture(autouse=True)
