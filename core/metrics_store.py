@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, Table, delete, func, select
 
 from core import db
 from core.crash_points import reached
@@ -34,14 +34,20 @@ def save_metrics(
     return db.bulk_insert(connection, fund_metrics, ROW_COLUMNS, rows)
 
 
+def calc_dates(connection: Connection, table: Table, before: date | None = None) -> Iterator[date]:
+    """The dates of fund_metrics, fund_rank or fund_score, newest first: a look each into their key."""
+    newest = select(func.max(table.c.calc_date))
+    day = connection.scalar(newest if before is None else newest.where(table.c.calc_date < before))
+    while day is not None:
+        yield day
+        day = connection.scalar(newest.where(table.c.calc_date < day))
+
+
 def delete_metrics_before(connection: Connection, day: date) -> int:
     """Remove metrics, ranks and scores of dates before `day`, but for the last date of each month."""
     removed = 0
     for table in (fund_metrics, fund_rank, fund_score):
-        dates = connection.execute(
-            select(table.c.calc_date).where(table.c.calc_date < day).distinct().order_by(table.c.calc_date)
-        ).scalars()
-        last = {(each.year, each.month): each for each in dates}
+        last = {(each.year, each.month): each for each in reversed([*calc_dates(connection, table, day)])}
         old = delete(table).where(table.c.calc_date < day, table.c.calc_date.not_in(list(last.values())))
         removed += connection.execute(old).rowcount
     return removed

@@ -16,6 +16,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    PrimaryKeyConstraint,
     SmallInteger,
     String,
     Table,
@@ -225,28 +226,31 @@ fund_series = Table(
     **CLUSTERED,
 )
 
+# A night's rows lie together: it appends, and touches no page of another night.
+BY_DATE = ("calc_date", "fund_code", "definition_version")
+
 fund_metrics = Table(
     "fund_metrics",
     metadata,
-    Column("fund_code", CODE, primary_key=True),
-    Column("calc_date", Date, primary_key=True),
-    Column("definition_version", String(8), primary_key=True),
+    Column("fund_code", CODE, nullable=False),
+    Column("calc_date", Date, nullable=False),
+    Column("definition_version", String(8), nullable=False),
     Column("nav_date", Date, nullable=False, comment="the newest NAV used"),
     Column("nav_count", Integer, nullable=False),
     *(
         Column(name, Date if name.rpartition("_")[0].endswith(("peak", "trough", "recovery")) else Double())
         for name in METRIC_COLUMNS
     ),
-    Index(None, "calc_date"),
+    PrimaryKeyConstraint(*BY_DATE),
     **CLUSTERED,
 )
 
 fund_rank = Table(
     "fund_rank",
     metadata,
-    Column("fund_code", CODE, primary_key=True),
-    Column("calc_date", Date, primary_key=True),
-    Column("definition_version", String(8), primary_key=True),
+    Column("fund_code", CODE, nullable=False),
+    Column("calc_date", Date, nullable=False),
+    Column("definition_version", String(8), nullable=False),
     *(
         Column(
             name,
@@ -255,21 +259,21 @@ fund_rank = Table(
         )
         for name in RANK_COLUMNS
     ),
-    Index(None, "calc_date"),
+    PrimaryKeyConstraint(*BY_DATE),
     **CLUSTERED,
 )
 
 fund_score = Table(
     "fund_score",
     metadata,
-    Column("fund_code", CODE, primary_key=True),
-    Column("calc_date", Date, primary_key=True),
-    Column("definition_version", String(8), primary_key=True),
+    Column("fund_code", CODE, nullable=False),
+    Column("calc_date", Date, nullable=False),
+    Column("definition_version", String(8), nullable=False),
     Column("score", Double(), comment="0 to 100; null where too little is known"),
     Column("level", String(1), comment="S, A, B, C or D"),
     Column("known_count", SmallInteger, nullable=False, comment="components that are known"),
     *(Column(name, Double(), comment="percentile among its type") for name in COMPONENT_COLUMNS),
-    Index(None, "calc_date"),
+    PrimaryKeyConstraint(*BY_DATE),
     **CLUSTERED,
 )
 

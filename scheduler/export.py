@@ -38,6 +38,7 @@ from sqlalchemy.engine import URL
 from core import db
 from core.errors import NavKeeperError, NotReady, UsageError
 from core.metric_columns import COLUMNS
+from core.metrics_store import calc_dates
 from core.rank_columns import COMPONENT_COLUMNS, RANK_COLUMNS
 from core.schema import (
     fund_adjustment,
@@ -172,6 +173,8 @@ def _measured(connection: Connection, wanted: Export) -> tuple[Columns, list[Sel
     mine = _within(wanted, table.c.fund_code, table.c.calc_date)
     if wanted.start is None and wanted.end is None:
         mine.append(table.c.calc_date == connection.scalar(select(func.max(table.c.calc_date))))
+    elif wanted.funds:  # the tables are ordered by date first: all dates named, it is a look for each
+        mine.append(table.c.calc_date.in_([*calc_dates(connection, table)]))
     query = select(*map(_read, columns)).select_from(joined).where(*mine)
     return columns, [query.order_by(*(table.c[name] for name in KEY))]
 

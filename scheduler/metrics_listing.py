@@ -14,6 +14,7 @@ from config.translation import N_, translator
 from core import db
 from core.errors import NotReady, UsageError
 from core.metric_columns import COLUMNS, DATE_METRICS, DAY_METRICS, PERCENT_METRICS, PERIODS, WINDOWS
+from core.metrics_store import calc_dates
 from core.rank_columns import COMPONENTS, PARTS, RANKED, lower_is_better
 from core.schema import fund_info, fund_metrics, fund_rank, fund_score
 from core.trading_calendar import SHANGHAI
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from scheduler.quality import Record
 
 SUGGESTED = 5
-VERSIONS = 20  # more than a date has rows of one fund
 SCORE = "score"  # ranked by, beside the metrics
 LANGUAGES = ("zh", "en")
 PERIOD_NAMES = {
@@ -99,7 +99,7 @@ def fund_metrics_of(engine: Engine, code: str, calc_date: date | None) -> Record
     """
     with db.read(engine) as connection:
         fund = fund_named(connection, code)
-        row = _newest(connection, select(fund_metrics).where(_mine(fund_metrics.c, code, calc_date)))
+        row = _newest(connection, code, calc_date)
         if row is None and calc_date is not None:
             raise UsageError(f"there are no metrics of {code} for {calc_date}")
         if row is None:
@@ -180,12 +180,13 @@ def _only(connection: Connection, query: Select[Any]) -> Record:
     return {} if row is None else row._asdict()
 
 
-def _newest(connection: Connection, query: Select[Any]) -> Record | None:
-    """Of the newest date the row of the newest definition."""
-    newest = query.order_by(fund_metrics.c.calc_date.desc()).limit(VERSIONS)
-    rows = [row._asdict() for row in connection.execute(newest)]
-    same = [row for row in rows if row["calc_date"] == rows[0]["calc_date"]]
-    return max(same, key=lambda row: _version(row["definition_version"]), default=None)
+def _newest(connection: Connection, code: str, calc_date: date | None) -> Record | None:
+    """Of the date, or of the newest one with any, the row of the newest definition."""
+    for one in calc_dates(connection, fund_metrics) if calc_date is None else (calc_date,):
+        query = select(fund_metrics).where(_mine(fund_metrics.c, code, one))
+        if rows := [row._asdict() for row in connection.execute(query)]:
+            return max(rows, key=lambda row: _version(row["definition_version"]))
+    return None
 
 
 def _version(text: str) -> tuple[int, str]:

@@ -11,13 +11,24 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Column, Engine, MetaData, Table, func, insert, select
+from alembic.script import ScriptDirectory
+from sqlalchemy import Column, Engine, MetaData, Table, func, insert, inspect, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from core import db
 from core.errors import DatabaseUnavailable, SchemaOutdated
-from core.schema import daemon, fund_nav, metadata, nav_batch, nav_day, tmp_fund_nav
+from core.schema import (
+    daemon,
+    fund_metrics,
+    fund_nav,
+    fund_rank,
+    fund_score,
+    metadata,
+    nav_batch,
+    nav_day,
+    tmp_fund_nav,
+)
 from tests.mariadb import MariaServer
 
 
@@ -130,7 +141,7 @@ def test_an_upgrade_keeps_every_row_of_every_table(url: URL) -> None:
     engine = db.connect(url)
     old = db._alembic(engine)
     command.upgrade(old, "0001")
-    for version in ("0002", "0003", "0004", "0005", "0006", "0007"):
+    for version in ("0002", "0003", "0004", "0005", "0006", "0007", "0008"):
         tables = _tables(engine)
         with db.write(engine) as connection:
             for table in tables:
@@ -146,6 +157,9 @@ def test_an_upgrade_keeps_every_row_of_every_table(url: URL) -> None:
                 old_row.items() <= new.items() for old_row, new in zip(rows, after[name], strict=True)
             ), name
     assert db.is_current(engine)
+    for table in (fund_metrics, fund_rank, fund_score):
+        key = inspect(engine).get_pk_constraint(table.name)["constrained_columns"]
+        assert key == ["calc_date", "fund_code", "definition_version"]
     with db.read(engine) as connection:
         days = connection.execute(select(nav_day)).all()
     assert days == [(name, date(2025, 12, 1), 1) for name in ("fund_nav", "money_fund_yield")]
@@ -288,3 +302,7 @@ def test_a_file_that_cannot_be_opened_is_shown_as_it_is_called(tmp_path: Path) -
         pass
     assert f"database {path}: unable to open" in str(caught.value)
     assert db.shown(URL.create("sqlite")) == ":memory:"
+
+
+def test_the_newest_revision_is_alembics() -> None:
+    assert db.newest_revision() == ScriptDirectory(str(db.MIGRATIONS)).get_current_head()
