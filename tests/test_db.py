@@ -146,7 +146,7 @@ def test_an_upgrade_keeps_every_row_of_every_table(url: URL) -> None:
         with db.write(engine) as connection:
             for table in tables:
                 if connection.execute(select(func.count()).select_from(table)).scalar_one() == 0:
-                    row = {column.name: _value(column) for column in table.columns}
+                    row = {column.name: _value(column) for column in table.columns if column.computed is None}
                     connection.execute(insert(table).values(row))
         before = _rows(engine, tables)
         assert all(before.values())
