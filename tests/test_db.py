@@ -174,7 +174,7 @@ def _tables(engine: Engine) -> list[Table]:
 
 def _value(column: Column[Any]) -> Any:
     values = {date: date(2025, 12, 1), datetime: datetime(2025, 12, 1, 19, tzinfo=UTC), str: "x"}
-    value = values.get(column.type.python_type, 1)
+    value = values.get(column.type.python_type, 11 if column.name.startswith("peers_") else 1)
     return value.replace(tzinfo=None) if isinstance(value, datetime) else value
 
 
