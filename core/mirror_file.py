@@ -7,10 +7,11 @@ import json
 import logging
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -44,14 +45,16 @@ class MirrorFile:
     version: int
     token: str
     blocks: list[Block]
+    turn: threading.Lock = field(default_factory=threading.Lock)  # to read
 
     def read(self, block: Block) -> Series | None:
         """None where the bytes are not those that were written."""
         sizes = {name: np.dtype(kind).itemsize * block.lengths[name] for name, kind in ARRAYS.items()}
         content = np.empty(sum(sizes.values()), dtype=np.uint8)
         try:
-            self.file.seek(block.place)
-            count = self.file.readinto(content.data)
+            with self.turn:
+                self.file.seek(block.place)
+                count = self.file.readinto(content.data)
         except OSError as error:
             log.warning("the mirror %s cannot be read: %s; the database is", self.path, error)
             return None

@@ -79,14 +79,13 @@ def stored_series(
             span for table in TABLES for span in _spans(table, read_series(connection, table, codes), kept)
         ]
         factors = _read_factors(connection)
-        for span, rows in _read_ahead(engine, spans, kept):
-            if rows is None:
-                series = _caught_up(connection, span, kept, factors)
-            else:
+        for span, found, many in _read_ahead(engine, spans, kept):
+            if many and found is not None:
                 with db.read(engine) as now:
                     newer = changed_since(now, span.table, _ends(span), version)
-                found = _adjusted(factors, span.table, rows)
-                series = _verified(connection, span, factors, found, newer)
+                series = _verified(connection, span, factors, _adjusted(factors, span.table, found), newer)
+            else:
+                series = _caught_up(connection, span, found, kept.version if kept else 0, factors)
             if fresh is not None:
                 fresh.add(span.table.name, span.last, series)
             if len(series.codes):
@@ -131,38 +130,40 @@ def cut(table: Table, state: list[Any]) -> Iterator[Span]:
 
 def _read_ahead(
     engine: Engine, spans: Sequence[Span], kept: MirrorFile | None
-) -> Iterator[tuple[Span, Series | None]]:
-    """The spans, with their rows where so many must be read that the fast driver is worth it.
+) -> Iterator[tuple[Span, Series | None, bool]]:
+    """The spans, with what the file has of them, None if nothing.
 
-    Those rows are of the moment, not of the version: what was merged since must be read again.
+    Or, and then True, with their rows, where so many must be read that the fast driver is worth it. Those are of the
+    moment, not of the version: what was merged since must be read again.
     """
     fast = has_fast_driver(engine)
 
-    def fetch(span: Span) -> Series:
-        return ordered(reader.read(span.table, _ends(span)))
+    def fetch(span: Span, many: bool) -> Series | None:
+        if many:
+            return ordered(reader.read(span.table, _ends(span)))
+        return kept.read(span.block) if kept is not None and span.block is not None else None
 
     with (
         contextlib.closing(SpanReader(engine)) as reader,
         ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="read") as pool,
     ):
-        coming: deque[tuple[Span, Future[Series] | None]] = deque()
+        coming: deque[tuple[Span, Future[Series | None], bool]] = deque()
         try:
             for span in spans:
                 many = fast and _rows_to_read(span, kept) >= FEW_ROWS
-                coming.append((span, pool.submit(fetch, span) if many else None))
+                coming.append((span, pool.submit(fetch, span, many), many))
                 if len(coming) > READ_AHEAD:
                     yield _arrived(coming)
             while coming:
                 yield _arrived(coming)
         finally:
-            for _span, future in coming:
-                if future is not None:
-                    future.cancel()
+            for _span, future, _many in coming:
+                future.cancel()
 
 
-def _arrived(coming: deque[tuple[Span, Future[Series] | None]]) -> tuple[Span, Series | None]:
-    span, future = coming.popleft()
-    return span, None if future is None else future.result()
+def _arrived(coming: deque[tuple[Span, Future[Series | None], bool]]) -> tuple[Span, Series | None, bool]:
+    span, future, many = coming.popleft()
+    return span, future.result(), many
 
 
 def _ends(span: Span) -> tuple[str, str]:
@@ -177,13 +178,14 @@ def _rows_to_read(span: Span, kept: MirrorFile | None) -> int:
     return max(rewritten, rows - span.block.lengths["days"])
 
 
-def _caught_up(connection: Connection, span: Span, kept: MirrorFile | None, factors: Factors) -> Series:
-    """The span's series in the connection's view of the database."""
-    old = kept.read(span.block) if kept is not None and span.block is not None else None
-    if kept is None or old is None:
+def _caught_up(
+    connection: Connection, span: Span, old: Series | None, version: int, factors: Factors
+) -> Series:
+    """The span's series in the connection's view of the database. `old`: those of another version."""
+    if old is None:
         everything = [row.fund_code for row in span.state]
         return _verified(connection, span, factors, _read(connection, span.table, factors, everything))
-    whole, grown = _to_read(span.state, old, kept.version)
+    whole, grown = _to_read(span.state, old, version)
     if not whole and not grown and len(span.state) == len(old.codes):
         return old
     later = _adjusted(factors, span.table, ordered(read_later(connection, span.table, grown)))
