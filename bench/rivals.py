@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sqlite3
 import statistics
 import sys
@@ -26,14 +25,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy import Column, Date, Double, MetaData, String, Table, create_engine, insert, text
 from sqlalchemy.engine import URL, make_url
 
 RISK_FREE = 0.015  # a year
 PERIODS_PER_YEAR = 250
 DAILY_RISK_FREE = (1 + RISK_FREE) ** (1 / PERIODS_PER_YEAR) - 1
 WINDOW_YEARS = {"1y": 1, "3y": 3, "inception": None}
-PLAN_METRICS = ("return", "volatility", "sharpe", "sortino", "max_drawdown", "calmar")
 ROWS_A_FETCH = 10_000
 
 Floats = NDArray[np.float64]
@@ -75,65 +72,6 @@ def each_timed(funds: int, sample: int, one: Callable[[int], object]) -> dict[st
     seconds = time.perf_counter() - began
     scaled = seconds / len(measured) * funds
     return {"seconds": seconds, "measured": len(measured), "scaled_seconds": scaled, "funds": funds}
-
-
-# The plan's loop
-
-
-def plan_metrics(frame: pd.DataFrame) -> dict[str, float | None]:
-    """Six metrics of three windows, as one writes them with pandas. `frame`: nav_date, unit_nav, by date."""
-    nav = frame.set_index("nav_date")["unit_nav"].astype(float)
-    values: dict[str, Any] = {}
-    for window, years in WINDOW_YEARS.items():
-        since = nav.index[-1] - pd.DateOffset(years=years) if years else nav.index[0]
-        older = nav[nav.index <= since]
-        part = nav[nav.index >= (older.index[-1] if len(older) else nav.index[0])]
-        returns = part.pct_change().dropna()
-        excess = returns - DAILY_RISK_FREE
-        total = part.iloc[-1] / part.iloc[0] - 1
-        annual = (1 + total) ** (365 / (part.index[-1] - part.index[0]).days) - 1
-        volatility = returns.std() * math.sqrt(PERIODS_PER_YEAR)
-        downside = math.sqrt((excess.clip(upper=0) ** 2).mean()) * math.sqrt(PERIODS_PER_YEAR)
-        drawdown = (part / part.cummax() - 1).min()
-        values[f"return_{window}"] = 100 * total
-        values[f"volatility_{window}"] = 100 * volatility
-        values[f"sharpe_{window}"] = excess.mean() / returns.std() * math.sqrt(PERIODS_PER_YEAR)
-        values[f"sortino_{window}"] = excess.mean() * PERIODS_PER_YEAR / downside
-        values[f"max_drawdown_{window}"] = 100 * drawdown
-        values[f"calmar_{window}"] = annual / abs(drawdown) if drawdown else None
-    return {name: None if value is None else float(value) for name, value in values.items()}
-
-
-def plan_loop(folder: Path, url: URL, sample: int) -> dict[str, Any]:
-    """One query, one calculation and one committed INSERT a fund; `values`: what it found, by fund."""
-    days, unit, _, _ = read_market(folder)
-    engine = create_engine(url)
-    columns = [f"{metric}_{window}" for window in WINDOW_YEARS for metric in PLAN_METRICS]
-    table = Table(
-        "plan_metrics",
-        MetaData(),
-        Column("fund_code", String(6), primary_key=True),
-        Column("calc_date", Date, primary_key=True),
-        *(Column(name, Double()) for name in columns),
-    )
-    query = text("SELECT nav_date, unit_nav FROM fund_nav WHERE fund_code = :code ORDER BY nav_date")
-    values: dict[str, dict[str, float | None]] = {}
-    table.drop(engine, checkfirst=True)
-    table.create(engine)
-
-    def one(number: int) -> None:
-        code = fund_code(number)
-        with engine.connect() as connection:
-            frame = pd.read_sql(query, connection, params={"code": code}, parse_dates=["nav_date"])
-        values[code] = plan_metrics(frame)
-        with engine.begin() as connection:
-            row = {"fund_code": code, "calc_date": days[-1].date(), **values[code]}
-            connection.execute(insert(table), row)
-
-    found = each_timed(len(unit), sample, one)
-    table.drop(engine)
-    engine.dispose()
-    return found | {"values": values}
 
 
 # Loops over libraries that take one fund at a time: formulas only, from arrays in memory
@@ -396,17 +334,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("plan", "empyrical", "quantstats", "vectorbt", "read"))
+    parser.add_argument("part", choices=("plan", "plan-six", "empyrical", "quantstats", "vectorbt", "read"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--url", type=make_url, help="plan, read: the database")
     parser.add_argument("--way", help="read: one of READS")
     parser.add_argument("--funds", type=int, help="read, vectorbt: only so many of the first funds")
     parser.add_argument("--sample", type=int, default=100, help="plan, empyrical, quantstats: so many funds")
     options = parser.parse_args()
+    from bench.plan_loop import plan_loop
+
     folder = options.folder
     began = time.perf_counter()
     found = {
-        "plan": lambda: plan_loop(folder, options.url, options.sample),
+        "plan": lambda: plan_loop(folder, options.url, options.sample, everything=True),
+        "plan-six": lambda: plan_loop(folder, options.url, options.sample, everything=False),
         "empyrical": lambda: empyrical_loop(folder, options.sample),
         "quantstats": lambda: quantstats_loop(folder, options.sample),
         "vectorbt": lambda: vectorbt_market(folder, options.funds),
