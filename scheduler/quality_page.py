@@ -38,7 +38,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); }
 th { color: var(--dim); font-weight: normal; white-space: nowrap; } td:last-child { overflow-wrap: anywhere; }
 .right { text-align: right; } h1 + div td { border: 0; font-size: 1.1rem; }
-.green, .yellow, .red, .cyan { font-weight: 600; }
+.green, .yellow, .red, .cyan { font-weight: 600; white-space: nowrap; } td.dim { white-space: nowrap; }
 .green { color: var(--green); } .yellow { color: var(--yellow); } .red { color: var(--red); }
 .cyan { color: var(--cyan); } .dim { color: var(--dim); }
 a { color: inherit; }
