@@ -179,7 +179,9 @@ def test_a_weekend_has_no_nights_but_the_weekly_job(night: DaemonProcess) -> Non
     night.set_clock(at(sunday, 2))
     night.reach(friday, {"weekly": "SUCCESS"})
     assert [run.job_id for run in night.runs()] == ["weekly"]
-    assert "11-27" in (night.home / "logs" / "weekly" / "2025-11-28.md").read_text(encoding="utf-8")
+    report = night.home / "logs" / "weekly" / "2025-11-28.md"  # written when all is committed
+    until(report.exists, bool, f"{report} is written")
+    assert "11-27" in report.read_text(encoding="utf-8")
 
 
 def test_nights_missed_while_the_daemon_was_down_are_done_when_it_comes_back(
