@@ -75,6 +75,11 @@ class Settings(BaseSettings):
 
     health_host: str = Field("127.0.0.1", min_length=1)
     health_port: Annotated[int, Field(ge=0, le=65535)] = 5000
+    viewer_token_hash: str | None = Field(None, description="whose token may read over HTTP: main.py token")
+    admin_token_hash: str | None = Field(None, description="whose token may read and act over HTTP")
+    trusted_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="names by which the server is asked for, comma-separated; addresses need not be named"
+    )
     language: Literal["zh", "en"] = "zh"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -106,6 +111,23 @@ class Settings(BaseSettings):
         if not all(isinstance(code, str) and re.fullmatch(r"\d{6}", code, re.ASCII) for code in codes):
             raise ValueError("index codes of six digits, comma-separated, such as 000300,000985")
         return codes
+
+    @field_validator("viewer_token_hash", "admin_token_hash")
+    @classmethod
+    def _token_hash(cls, value: str | None) -> str | None:
+        if value and not re.fullmatch(r"[0-9a-f]{64}", value, re.ASCII):
+            raise ValueError("the hash of a token as main.py token prints it, 64 characters")
+        return value or None
+
+    @field_validator("trusted_hosts", mode="before")
+    @classmethod
+    def _host_names(cls, value: Any) -> Any:
+        names = tuple(part.strip().lower() for part in value.split(",")) if isinstance(value, str) else value
+        if names == ("",):
+            return ()
+        if not all(isinstance(name, str) and re.fullmatch(r"[a-z0-9.-]+", name, re.ASCII) for name in names):
+            raise ValueError("host names without port, comma-separated, such as nav.example.com")
+        return names
 
     @field_validator("cluster")
     @classmethod

@@ -44,6 +44,7 @@ ALLOWED = {
     "weekly": {"date", "json"},
     "all": {"date", "source", "json"},
     "status": {"json"},
+    "token": {"json"},
     "doctor": {"json"},
 }
 COMMANDS = ("jobs", "runs")
@@ -92,6 +93,8 @@ def _dispatch(action: str, options: argparse.Namespace, words: list[str]) -> int
     settings = load_settings()
     if action != "doctor":  # it looks at the home folder itself
         log_to(settings, "cli.log", console=False)
+    if action == "token":
+        return _token(settings, as_json=options.json)
     if action == "demo":
         from scheduler.demo import demo
 
@@ -105,6 +108,23 @@ def _dispatch(action: str, options: argparse.Namespace, words: list[str]) -> int
 
         return look(action, options, settings)
     return Command(settings, options).do(action)
+
+
+def _token(settings: Settings, *, as_json: bool) -> int:
+    """Print a token that is kept nowhere, and what to set so that it is known."""
+    from config.translation import translator
+    from scheduler.monitor import readable
+    from scheduler.web.access import new_token, token_hash
+
+    _, token = translator(readable(settings.language)), new_token()
+    if as_json:
+        print(json.dumps({"token": token, "hash": token_hash(token)}))
+        return OK
+    print(f"{_('token, shown this once and kept nowhere: {token}').format(token=token)}\n")
+    print(_("set one of these where the server runs, in its environment or in .env, and restart it:"))
+    print(f"NAVKEEPER_ADMIN_TOKEN_HASH={token_hash(token)}   # {_('may read and act')}")
+    print(f"NAVKEEPER_VIEWER_TOKEN_HASH={token_hash(token)}  # {_('may read')}")
+    return OK
 
 
 class Command:

@@ -299,6 +299,7 @@ ACTIONS: dict[str, Callable[[Case], Outcome]] = {
 }
 
 
-def history(connection: Connection, limit: int) -> Sequence[Row[Any]]:
-    """The newest commands, newest first: who asked for what, and what came of it."""
-    return connection.execute(select(job_command).order_by(job_command.c.id.desc()).limit(limit)).all()
+def history(connection: Connection, limit: int, before: int | None = None) -> Sequence[Row[Any]]:
+    """The newest commands, or those before one, newest first: who asked for what, and what came of it."""
+    query = select(job_command).order_by(job_command.c.id.desc()).limit(limit)
+    return connection.execute(query if before is None else query.where(job_command.c.id < before)).all()

@@ -23,10 +23,12 @@ from sqlalchemy import (
     Date,
     Double,
     Engine,
+    FromClause,
     Integer,
     Numeric,
     Select,
     String,
+    Table,
     and_,
     cast,
     func,
@@ -158,18 +160,23 @@ def _within(wanted: Export, code: Column[Any], day: Column[Any]) -> list[ColumnE
     return found
 
 
-def _measured(connection: Connection, wanted: Export) -> tuple[Columns, list[Select[Any]]]:
-    """The rows of fund_metrics, or of fund_rank and fund_score, each fund's name and type beside them."""
-    table = fund_metrics if wanted.kind == "metrics" else fund_rank
+def measured(kind: str) -> tuple[Table, FromClause, Columns]:
+    """fund_metrics, or fund_rank with fund_score, each fund's name and type beside its row; and what is given out."""
+    table = fund_metrics if kind == "metrics" else fund_rank
     joined = table.outerjoin(fund_info, fund_info.c.fund_code == table.c.fund_code)
     columns = [table.c.fund_code, fund_info.c.fund_name, fund_info.c.fund_type]
     columns += [table.c[name] for name in KEY[1:]]
-    if wanted.kind == "metrics":
+    if kind == "metrics":
         columns += [table.c[name] for name in ("nav_date", "nav_count", *COLUMNS)]
     else:
         joined = joined.outerjoin(fund_score, and_(*(fund_score.c[name] == table.c[name] for name in KEY)))
         columns += [table.c[name] for name in RANK_COLUMNS]
         columns += [fund_score.c[name] for name in ("score", "level", *COMPONENT_COLUMNS)]
+    return table, joined, columns
+
+
+def _measured(connection: Connection, wanted: Export) -> tuple[Columns, list[Select[Any]]]:
+    table, joined, columns = measured(wanted.kind)
     mine = _within(wanted, table.c.fund_code, table.c.calc_date)
     if wanted.start is None and wanted.end is None:
         mine.append(table.c.calc_date == connection.scalar(select(func.max(table.c.calc_date))))

@@ -1,4 +1,4 @@
-"""Health and figures over HTTP: `python scheduler/health_check.py`, or `python main.py health`.
+"""Health, figures and the REST API over HTTP: `python scheduler/health_check.py`, or `python main.py health`.
 
 `/health` is for load balancers and watchdogs, `/metrics` for dashboards and Prometheus. Clients get
 codes; what went wrong in detail goes to the log.
@@ -25,31 +25,41 @@ if TYPE_CHECKING:
 
     from scheduler.clock import Clock
     from scheduler.job import Job
+    from scheduler.web.access import Access
 
 log = logging.getLogger(__name__)
 PROMETHEUS_TYPES = ("text/plain", "application/openmetrics-text")
 JSON_TYPES = ("application/json", "application/*", "*/*")
 
 
-def create_health_app(engine: Engine, jobs: Mapping[str, Job], clock: Clock) -> Flask:
+def create_health_app(
+    engine: Engine, jobs: Mapping[str, Job], clock: Clock, access: Access | None = None
+) -> Flask:
     """A WSGI application; the database may be away when it starts and whenever it is asked.
 
-    `engine` should come from `observer_engine`, which answers or fails within seconds.
+    `engine` should come from `observer_engine`, which answers or fails within seconds. Without `access` reading is
+    open and nobody may act.
     """
     from flask import Flask, Response, jsonify, request
-    from werkzeug.exceptions import HTTPException
 
-    from core.errors import NavKeeperError
     from scheduler.figures import exposition, read_figures
+    from scheduler.web.access import OPEN, Role, allow, guard
+    from scheduler.web.api import add_api
+    from scheduler.web.problems import handle
 
     app = Flask(__name__, static_folder=None)
+    guard(app, access or OPEN, clock)
+    handle(app)
+    add_api(app, engine, jobs, clock, access or OPEN)
 
     @app.get("/health")
+    @allow(Role.ANYONE)
     def health() -> tuple[Response, int]:
         body, status = _health(engine, jobs, clock())
         return jsonify(body), status
 
     @app.get("/metrics")
+    @allow(Role.VIEWER)
     def metrics() -> Response:
         now = clock()
         figures = read_figures(engine)
@@ -59,20 +69,6 @@ def create_health_app(engine: Engine, jobs: Mapping[str, Job], clock: Clock) -> 
         return jsonify(
             nav_records=figures.nav_records, fund_count=figures.fund_count, timestamp=_shanghai(now)
         )
-
-    @app.errorhandler(NavKeeperError)
-    def refused(error: NavKeeperError) -> tuple[Response, int]:
-        log.error("%s: %s: %s", request.path, error.code, error)
-        return jsonify(error=error.code), 503
-
-    @app.errorhandler(HTTPException)
-    def failed(error: HTTPException) -> tuple[Response, int]:
-        return jsonify(error=error.name.lower().replace(" ", "_")), error.code or 500
-
-    @app.after_request
-    def fresh(response: Response) -> Response:
-        response.headers["Cache-Control"] = "no-store"
-        return response
 
     return app
 
@@ -139,7 +135,7 @@ def _wants_prometheus(form: str | None, accepted: Iterable[tuple[str, float]]) -
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "health",
-        description="Serve /health and /metrics over HTTP.",
+        description="Serve /health, /metrics and the REST API over HTTP.",
         epilog="exit codes: 0 stopped by a signal; 1 the port cannot be had; 2 usage; 78 configuration",
         allow_abbrev=False,
     )
@@ -182,20 +178,27 @@ def _serve(host: str | None, port: int | None) -> int:
     from scheduler.jobs_file import load_jobs
     from scheduler.log_file import log_to
     from scheduler.overview import observer_engine
+    from scheduler.web.access import LARGEST_BODY, LARGEST_HEAD, access_of
 
     settings = load_settings()
     host = host or settings.health_host
     port = settings.health_port if port is None else port
     jobs = load_jobs(settings.jobs_file)
     log_to(settings, "health.log")
-    app = create_health_app(observer_engine(settings.database_url()), jobs, clock_from(settings))
+    access = access_of(settings, host)
+    app = create_health_app(observer_engine(settings.database_url()), jobs, clock_from(settings), access)
+    limits = {"max_request_body_size": LARGEST_BODY, "max_request_header_size": LARGEST_HEAD}
     try:
-        server = create_server(app, host=host, port=port, threads=8, ident="navkeeper")
+        server = create_server(app, host=host, port=port, threads=8, ident="navkeeper", **limits)
     except (OSError, ValueError) as error:
         print(f"health: cannot listen on {host}:{port}: {error}; try another --port", file=sys.stderr)
         return 1
     for address in _addresses(server):
-        print(f"health: http://{address}/health and /metrics; stop with Ctrl-C", file=sys.stderr, flush=True)
+        print(
+            f"health: http://{address}/health, /metrics and /api/v1; stop with Ctrl-C",
+            file=sys.stderr,
+            flush=True,
+        )
     server.run()
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -135,13 +136,16 @@ def list_runs(
     job_id: str | None = None,
     status: str | None = None,
     business_date: date | None = None,
+    before: int | None = None,
     limit: int,
 ) -> list[Record]:
-    """The newest runs, newest first."""
+    """The newest runs, or those before one, newest first."""
     if status is not None and status.upper() not in RunStatus.__members__:
         raise UsageError(f"there is no status {status!r}; there are {', '.join(RunStatus)}")
     asked = {"job_id": job_id, "status": status and status.upper(), "business_date": business_date}
     query = select(job_run).where(*(job_run.c[name] == value for name, value in asked.items() if value))
+    if before is not None:
+        query = query.where(job_run.c.id < before)
     with db.read(engine) as connection:
         rows = connection.execute(query.order_by(job_run.c.id.desc()).limit(limit)).all()
     return [_brief(row, now) for row in rows]
@@ -191,8 +195,11 @@ def _run(connection: Connection, run_id: int) -> Row[Any]:
     return row
 
 
-def read_log(engine: Engine, run_id: int, attempt: int | None) -> Record:
-    """The log of a run's last attempt, or of attempt number `attempt`. Raises UsageError, NavKeeperError."""
+def read_log(engine: Engine, run_id: int, attempt: int | None, last: int | None = None) -> Record:
+    """The log of a run's last attempt, or of attempt number `attempt`; only its `last` bytes, from a line's beginning.
+
+    Raises UsageError, NavKeeperError where it cannot be read.
+    """
     with db.read(engine) as connection:
         run = _run(connection, run_id)
         query = select(run_attempt.c.attempt, run_attempt.c.log_file).where(run_attempt.c.run_id == run_id)
@@ -208,16 +215,54 @@ def read_log(engine: Engine, run_id: int, attempt: int | None) -> Record:
     if files[number] is None:
         raise UsageError(f"run {run_id} has no log file: it ran in a terminal, by {run.requested_by}")
     try:
-        text = Path(files[number]).read_text(encoding="utf-8", errors="replace")
+        text = _end_of(Path(files[number]), last).decode("utf-8", errors="replace")
     except OSError as error:
         raise NavKeeperError(f"{files[number]}: {error.strerror}; it was written on {run.host}") from None
     return {"run": run_id, "attempt": number, "log_file": files[number], "text": text}
 
 
-def list_commands(engine: Engine, limit: int) -> list[Record]:
-    """The newest commands, newest first."""
+def _end_of(path: Path, last: int | None) -> bytes:
+    with path.open("rb") as file:
+        if last is None or file.seek(0, os.SEEK_END) <= last:
+            file.seek(0)
+            return file.read()
+        file.seek(-last - 1, os.SEEK_END)  # one more: it may be the end of the line before
+        return file.read(last + 1).partition(b"\n")[2]
+
+
+def list_events(
+    engine: Engine,
+    *,
+    run_id: int | None = None,
+    kind: str | None = None,
+    before: int | None = None,
+    limit: int,
+) -> list[Record]:
+    """What befell the runs, newest first: changes of state, and what somebody should hear of."""
+    event = run_event.c
+    query = select(run_event, job_run.c.job_id, job_run.c.business_date).join(
+        job_run, job_run.c.id == event.run_id
+    )
+    if before is not None:
+        query = query.where(event.id < before)
+    if run_id is not None:
+        query = query.where(event.run_id == run_id)
+    if kind is not None:
+        query = query.where(event.kind == kind)
     with db.read(engine) as connection:
-        return [command_record(row) for row in commands.history(connection, limit)]
+        rows = connection.execute(query.order_by(event.id.desc()).limit(limit)).all()
+    fields = ("at", "kind", "from_status", "to_status", "reason")
+    return [
+        {"event": row.id, "run": row.run_id, "job": row.job_id, "business_date": row.business_date}
+        | _fields(row, *fields)
+        for row in rows
+    ]
+
+
+def list_commands(engine: Engine, limit: int, before: int | None = None) -> list[Record]:
+    """The newest commands, or those before one, newest first."""
+    with db.read(engine) as connection:
+        return [command_record(row) for row in commands.history(connection, limit, before)]
 
 
 def command_record(row: Row[Any]) -> Record:

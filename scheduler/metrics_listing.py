@@ -312,8 +312,8 @@ def ranked_funds(
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join((SCORE, *COLUMNS))}"
         raise UsageError(f"there is no metric {by!r}; {hint}")
     with db.read(engine) as connection:
-        of_type = _type_filter(connection, wanted)
-        found, version = _measured_date(connection, calc_date)
+        of_type = type_filter(connection, wanted)
+        found, version = measured_date(connection, calc_date)
         rows = connection.execute(_market(by, found, version, of_type)).all()
     records: list[Record] = [row._asdict() | {"metric": by} for row in rows]
     chosen = records if every_class else _one_class_each(records)
@@ -322,7 +322,7 @@ def ranked_funds(
     return chosen
 
 
-def _type_filter(connection: Connection, wanted: str | None) -> ColumnElement[bool] | None:
+def type_filter(connection: Connection, wanted: str | None) -> ColumnElement[bool] | None:
     """Raises UsageError naming the types there are."""
     if wanted is None:
         return None
@@ -340,7 +340,7 @@ def _type_filter(connection: Connection, wanted: str | None) -> ColumnElement[bo
     return fund_info.c.fund_type.startswith(wanted, autoescape=True)
 
 
-def _measured_date(connection: Connection, calc_date: date | None) -> tuple[date, str]:
+def measured_date(connection: Connection, calc_date: date | None) -> tuple[date, str]:
     """The date asked for, or the newest with metrics, and its newest definition."""
     column = fund_metrics.c.calc_date
     newest: date | None = connection.scalar(select(func.max(column)))

@@ -1,0 +1,323 @@
+"""/api/v1: jobs, runs, the chain of the night, funds and what is known of them, evidence, commands.
+
+What is answered are the records that main.py prints with --json; docs/api.md shows how to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, g, request
+
+from core import db
+from core.errors import UsageError
+from scheduler import commands, listing, metrics_listing, nav_listing, quality
+from scheduler.overview import collect_overview
+from scheduler.web import market, params, records
+from scheduler.web.access import Access, Role
+from scheduler.web.openapi import describe
+from scheduler.web.problems import Problem
+from scheduler.web.records import Page
+from scheduler.web.routes import Route, Rows, register
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from scheduler.clock import Clock
+    from scheduler.job import Job
+    from scheduler.quality import Record
+
+Records = list["Record"]
+
+
+class Api:
+    """What the addresses answer, from one database."""
+
+    def __init__(self, engine: Engine, jobs: Mapping[str, Job], clock: Clock) -> None:
+        self.engine = engine  # for looking: it answers or fails within seconds
+        self.jobs = jobs
+        self.clock = clock
+        self.writer: Callable[[], Engine] = cache(lambda: db.connect(engine.url))
+
+    # Jobs
+
+    def list_jobs(self, _asked: params.NoParams) -> Rows:
+        return Rows(listing.list_jobs(self.engine, self.jobs, self.clock()))
+
+    def show_job(self, asked: params.JobPath) -> Record:
+        self._require_job(asked.job)
+        job = {asked.job: self.jobs[asked.job]}
+        return listing.list_jobs(self.engine, job, self.clock())[0]
+
+    def refuse_job(self, asked: params.JobPath | params.NoParams) -> Record:
+        """Creating, changing and deleting: every job there is comes from the file."""
+        if isinstance(asked, params.JobPath):
+            self._require_job(asked.job)
+        raise Problem("job_in_file")
+
+    def pause(self, asked: params.JobPath) -> Record:
+        return self._ask("pause", asked.job)
+
+    def resume(self, asked: params.JobPath) -> Record:
+        return self._ask("resume", asked.job)
+
+    def trigger(self, asked: tuple[params.JobPath, params.Trigger]) -> Record:
+        path, body = asked
+        return self._ask("trigger", path.job, business_date=body.business_date, params=body.params)
+
+    def _require_job(self, name: str) -> None:
+        if name not in self.jobs:
+            raise Problem("unknown_job")
+
+    def _ask(self, action: str, job: str | None = None, **what: Any) -> Record:
+        """The command as the daemon answered it. Raises Problem where it refused, NoDaemon."""
+        if job is not None:
+            self._require_job(job)
+        with db.read(self.engine):  # a database that is not there is refused here, not made
+            pass
+        who = f"api:{g.role.name.lower()}@{request.remote_addr}"
+        row = commands.request(self.writer(), self.clock, action=action, requested_by=who, job_id=job, **what)
+        if row.status == commands.EXPIRED:
+            raise Problem("no_daemon")
+        record = listing.command_record(row)
+        if row.status == commands.REFUSED:
+            raise Problem("refused", detail=row.answer, command=row.id)
+        return record
+
+    # Runs
+
+    def list_runs(self, asked: params.AskedRuns) -> Rows:
+        found = listing.list_runs(
+            self.engine,
+            self.clock(),
+            job_id=asked.job,
+            status=asked.status,
+            business_date=asked.date,
+            before=asked.before,
+            limit=asked.limit + 1,
+        )
+        return Rows.by_key(found, asked.limit, "before", "run")
+
+    def show_run(self, asked: params.RunPath) -> Record:
+        with _missing("unknown_run"):
+            return listing.show_run(self.engine, asked.run, self.clock())
+
+    def read_log(self, asked: params.AskedLog) -> Record:
+        self.show_run(asked)
+        with _missing("no_log"):
+            return listing.read_log(self.engine, asked.run, asked.attempt, asked.bytes)
+
+    def cancel(self, asked: params.RunPath) -> Record:
+        self.show_run(asked)
+        return self._ask("cancel", run_id=asked.run)
+
+    def retry(self, asked: params.RunPath) -> Record:
+        self.show_run(asked)
+        return self._ask("retry", run_id=asked.run)
+
+    def list_events(self, asked: params.AskedEvents) -> Rows:
+        found = listing.list_events(
+            self.engine, run_id=asked.run, kind=asked.kind, before=asked.before, limit=asked.limit + 1
+        )
+        return Rows.by_key(found, asked.limit, "before", "event")
+
+    def list_commands(self, asked: params.AskedCommands) -> Rows:
+        found = listing.list_commands(self.engine, asked.limit + 1, asked.before)
+        return Rows.by_key(found, asked.limit, "before", "command")
+
+    # The night
+
+    def chain(self, _asked: params.NoParams) -> Record:
+        seen = collect_overview(self.engine, self.jobs, self.clock()).as_json()
+        return {"business_date": seen["chain_date"], "steps": seen["chain"]}
+
+    def etl_status(self, _asked: params.NoParams) -> Record:
+        """Whether the data is complete, and what the night has come to."""
+        seen = collect_overview(self.engine, self.jobs, self.clock()).as_json()
+        of_table = ("table", "newest_date", "sessions_behind", "rows", "coverage")
+        return {
+            "status": seen["verdict"]["state"],
+            "reasons": list(dict.fromkeys(reason["code"] for reason in seen["verdict"]["reasons"])),
+            "business_date": seen["chain_date"],
+            "expected_date": seen["expected_date"],
+            "simulated": seen["simulated"],
+            "daemon": seen["daemon"]["state"],
+            "steps": seen["chain"],
+            "tables": [{name: table[name] for name in of_table} for table in seen["freshness"]],
+            "next_command": seen["next_command"],
+            "timestamp": seen["now"],
+        }
+
+    def quality(self, asked: params.AskedQuality) -> Record:
+        with _missing("not_stored"):
+            return quality.quality(self.engine, asked.date)
+
+    # Funds
+
+    def list_funds(self, asked: params.AskedFunds) -> Rows:
+        with _missing("not_stored"):
+            found = market.find_funds(self.engine, asked.q, asked.type, asked.after, asked.limit + 1)
+        return Rows.by_key(found, asked.limit, "after", "fund_code")
+
+    def show_fund(self, asked: params.FundPath) -> Record:
+        with _missing("unknown_fund"):
+            return market.show_fund(self.engine, asked.fund)
+
+    def fund_events(self, asked: params.FundPath) -> Rows:
+        with _missing("unknown_fund"):
+            return Rows(market.fund_events(self.engine, asked.fund))
+
+    def navs(self, asked: params.AskedNavs) -> Rows:
+        with _missing("unknown_fund"), db.read(self.engine) as connection:
+            money = nav_listing.fund_named(connection, asked.fund)["money"]
+        if money and asked.adjusted:
+            raise Problem("not_adjusted")
+        _fund, found = nav_listing.known_navs(
+            self.engine, asked.fund, asked.as_of, asked.first, asked.last, adjusted=asked.adjusted
+        )
+        items = found[: asked.limit]
+        more = {"from": items[-1]["nav_date"] + timedelta(days=1)} if len(found) > asked.limit else None
+        return Rows(items, more, records.Yield if money else records.Nav)
+
+    def fund_metrics(self, asked: params.AskedFundMetrics) -> Record:
+        self.show_fund(asked)
+        with _missing("not_stored"):
+            return metrics_listing.fund_metrics_of(self.engine, asked.fund, asked.date)
+
+    def metrics(self, asked: params.AskedMetrics) -> Rows:
+        return self._market("metrics", asked)
+
+    def ranks(self, asked: params.AskedMetrics) -> Rows:
+        return self._market("rank", asked)
+
+    def _market(self, kind: str, asked: params.AskedMetrics) -> Rows:
+        with _missing("not_stored"):
+            found = market.market_rows(self.engine, kind, asked.date, asked.after, asked.limit + 1)
+        rows = Rows.by_key(found, asked.limit, "after", "fund_code")
+        if rows.then is not None:  # the next page is of the same date, though a night comes in between
+            rows.then["date"] = rows.items[0]["calc_date"]
+        return rows
+
+    def ranking(self, asked: params.AskedRanking) -> Rows:
+        with _missing("not_stored"):
+            found = metrics_listing.ranked_funds(
+                self.engine,
+                asked.by,
+                asked.type,
+                asked.date,
+                bottom=asked.order == "worst",
+                every_class=asked.every_class,
+            )
+        end = asked.offset + asked.limit
+        items = found[asked.offset : end]
+        then = {"offset": end, "date": items[0]["calc_date"]} if items and len(found) > end else None
+        return Rows(items, then)
+
+    def routes(self) -> list[Route]:
+        nothing, job, run = params.NoParams, params.JobPath, params.RunPath
+        command = ("refused", "no_daemon")
+        of_job, of_run = ("unknown_job", *command), ("unknown_run", *command)
+        of_fund, of_date = ("unknown_fund",), ("not_stored", "not_ready")
+        file = ("job_in_file",)
+        return [
+            Route("GET", "/jobs", self.list_jobs, nothing, Page[records.Job]),
+            Route("POST", "/jobs", self.refuse_job, nothing, None, problems=file),
+            Route("GET", "/jobs/{job}", self.show_job, job, records.Job, problems=("unknown_job",)),
+            Route("PUT", "/jobs/{job}", self.refuse_job, job, None, problems=("unknown_job", *file)),
+            Route("DELETE", "/jobs/{job}", self.refuse_job, job, None, problems=("unknown_job", *file)),
+            Route("POST", "/jobs/{job}/pause", self.pause, job, records.Command, problems=of_job),
+            Route("POST", "/jobs/{job}/resume", self.resume, job, records.Command, problems=of_job),
+            Route(
+                "POST",
+                "/jobs/{job}/trigger",
+                self.trigger,
+                job,
+                records.Command,
+                body=params.Trigger,
+                problems=(*of_job, "unsupported_media_type", "request_entity_too_large"),
+            ),
+            Route("GET", "/runs", self.list_runs, params.AskedRuns, Page[records.Run]),
+            Route("GET", "/runs/{run}", self.show_run, run, records.RunDetail, problems=("unknown_run",)),
+            Route(
+                "GET",
+                "/runs/{run}/log",
+                self.read_log,
+                params.AskedLog,
+                records.Log,
+                problems=("unknown_run", "no_log"),
+            ),
+            Route("POST", "/runs/{run}/cancel", self.cancel, run, records.Command, problems=of_run),
+            Route("POST", "/runs/{run}/retry", self.retry, run, records.Command, problems=of_run),
+            Route("GET", "/events", self.list_events, params.AskedEvents, Page[records.Event]),
+            Route("GET", "/commands", self.list_commands, params.AskedCommands, Page[records.Command]),
+            Route("GET", "/chain", self.chain, nothing, records.Chain),
+            Route("GET", "/etl/status", self.etl_status, nothing, records.EtlStatus),
+            Route("GET", "/quality", self.quality, params.AskedQuality, records.Quality, problems=of_date),
+            Route(
+                "GET",
+                "/funds",
+                self.list_funds,
+                params.AskedFunds,
+                Page[records.Fund],
+                problems=("not_stored",),
+            ),
+            Route(
+                "GET", "/funds/{fund}", self.show_fund, params.FundPath, records.FundDetail, problems=of_fund
+            ),
+            Route(
+                "GET",
+                "/funds/{fund}/events",
+                self.fund_events,
+                params.FundPath,
+                Page[records.FundEvent],
+                problems=of_fund,
+            ),
+            Route(
+                "GET",
+                "/funds/{fund}/navs",
+                self.navs,
+                params.AskedNavs,
+                Page[records.Nav | records.Yield],
+                item=records.Nav,
+                problems=(*of_fund, "not_adjusted"),
+            ),
+            Route(
+                "GET",
+                "/funds/{fund}/metrics",
+                self.fund_metrics,
+                params.AskedFundMetrics,
+                records.FundMetrics,
+                problems=(*of_fund, *of_date),
+            ),
+            *(
+                Route("GET", path, handler, asked, Page[item], item=item, problems=of_date)  # type: ignore[valid-type]
+                for path, handler, asked, item in (
+                    ("/metrics", self.metrics, params.AskedMetrics, records.MarketMetrics),
+                    ("/ranks", self.ranks, params.AskedMetrics, records.MarketRanks),
+                    ("/ranking", self.ranking, params.AskedRanking, records.Ranked),
+                )
+            ),
+        ]
+
+
+@contextmanager
+def _missing(code: str) -> Iterator[None]:
+    """What was asked for is well formed, so a refusal says that it is not there."""
+    try:
+        yield
+    except UsageError:
+        raise Problem(code) from None
+
+
+def add_api(app: Flask, engine: Engine, jobs: Mapping[str, Job], clock: Clock, access: Access) -> None:
+    routes = Api(engine, jobs, clock).routes()
+    document = describe(routes, reading_is_open=not access.has_tokens)
+    own = Route(
+        "GET", "/openapi.json", lambda _asked: document, params.NoParams, records.Document, role=Role.ANYONE
+    )
+    for route in (*routes, own):
+        register(app, route)

@@ -1,0 +1,99 @@
+"""Errors as clients get them: RFC 9457 problem details with a stable code, never the text of an exception."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from core.errors import NavKeeperError
+
+log = logging.getLogger(__name__)
+API = "/api/"
+MEDIA_TYPE = "application/problem+json"
+CODES: dict[str, tuple[int, str]] = {
+    "invalid_request": (400, "A parameter or the body is not as the API describes it"),
+    "untrusted_host": (400, "This server is not known by that name; NAVKEEPER_TRUSTED_HOSTS lists its names"),
+    "token_missing": (401, "A token is needed: Authorization: Bearer TOKEN"),
+    "token_unknown": (401, "This token is not known"),
+    "forbidden": (403, "This needs the admin token"),
+    "no_admin_token": (403, "Acting needs an admin token, and none is set; make one: python main.py token"),
+    "cross_origin": (403, "A page of another site may not act here"),
+    "not_found": (404, "There is nothing at this address"),
+    "unknown_job": (404, "There is no such job"),
+    "unknown_run": (404, "There is no such run"),
+    "unknown_fund": (404, "There is no such fund"),
+    "no_log": (404, "This attempt has no log that could be read here"),
+    "not_stored": (404, "Nothing is stored of what was asked for"),
+    "not_ready": (404, "It is not there yet: collect and calculate first"),
+    "method_not_allowed": (405, "This address does not take this method"),
+    "job_in_file": (
+        409,
+        "Jobs are defined in config/jobs.toml: change the file and restart the daemon. "
+        "Here a job can be paused, resumed and triggered",
+    ),
+    "not_adjusted": (409, "A money fund has incomes and yields, and no NAV to adjust"),
+    "refused": (409, "The daemon refused; its answer says why"),
+    "request_entity_too_large": (413, "The body is too large"),
+    "unsupported_media_type": (415, "The body must be application/json"),
+    "too_many_failures": (429, "Too many wrong tokens; wait a minute"),
+    "internal_error": (500, "The server failed; its log says why"),
+    "database_unavailable": (503, "The database does not answer"),
+    "schema_outdated": (503, "The database's tables are missing or of another version: python main.py init"),
+    "no_daemon": (503, "No daemon answered; what was asked for will not be done"),
+}
+
+
+class Problem(Exception):
+    """An error to be answered. `members` are added to it; they must not hold secrets."""
+
+    def __init__(self, code: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> None:
+        super().__init__(code)
+        self.code = code
+        self.headers = dict(headers or {})
+        self.members = members
+
+
+def handle(app: Flask) -> None:
+    """Answer every error: below /api/ as problem details, elsewhere as {"error": code}."""
+
+    @app.errorhandler(Problem)
+    def problem(error: Problem) -> Response:
+        return _reply(error.code, headers=error.headers, **error.members)
+
+    @app.errorhandler(NavKeeperError)
+    def refused(error: NavKeeperError) -> Response:
+        log.error("%s: %s: %s", request.path, error.code, error)
+        return _reply(error.code if error.code in CODES else "internal_error")
+
+    @app.errorhandler(HTTPException)
+    def failed(error: HTTPException) -> Response:
+        code = error.name.lower().replace(" ", "_")
+        allowed = {name: value for name, value in error.get_headers() if name == "Allow"}
+        return _reply(code, error.code or 500, error.name, allowed)
+
+    @app.errorhandler(Exception)
+    def broken(error: Exception) -> Response:
+        log.error("%s failed", request.path, exc_info=error)
+        return _reply("internal_error")
+
+
+def _reply(
+    code: str,
+    status: int = 500,
+    title: str = "",
+    headers: Mapping[str, str] | None = None,
+    **members: Any,
+) -> Response:
+    status, title = CODES.get(code, (status, title or CODES["internal_error"][1]))
+    if not request.path.startswith(API):
+        body: dict[str, Any] = {"error": code}
+        kind = "application/json"
+    else:
+        named = {"type": f"urn:navkeeper:problem:{code}", "title": title, "status": status, "code": code}
+        body, kind = {**named, **members}, MEDIA_TYPE
+    return Response(json.dumps(body, default=str), status, dict(headers or {}), content_type=kind)
