@@ -218,10 +218,12 @@ class Api:
         return Rows(items, then)
 
     def routes(self) -> list[Route]:
+        return [*self._routes_of_runs(), *self._routes_of_funds()]
+
+    def _routes_of_runs(self) -> list[Route]:
         nothing, job, run = params.NoParams, params.JobPath, params.RunPath
         command = ("refused", "no_daemon")
         of_job, of_run = ("unknown_job", *command), ("unknown_run", *command)
-        of_fund, of_date = ("unknown_fund",), ("not_stored", "not_ready")
         file = ("job_in_file",)
         return [
             Route("GET", "/jobs", self.list_jobs, nothing, Page[records.Job]),
@@ -256,6 +258,11 @@ class Api:
             Route("GET", "/commands", self.list_commands, params.AskedCommands, Page[records.Command]),
             Route("GET", "/chain", self.chain, nothing, records.Chain),
             Route("GET", "/etl/status", self.etl_status, nothing, records.EtlStatus),
+        ]
+
+    def _routes_of_funds(self) -> list[Route]:
+        of_fund, of_date = ("unknown_fund",), ("not_stored", "not_ready")
+        return [
             Route("GET", "/quality", self.quality, params.AskedQuality, records.Quality, problems=of_date),
             Route(
                 "GET",
