@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sqlalchemy import column, literal_column, select, table
 from sqlalchemy.engine import URL, make_url
 
 RISK_FREE = 0.015  # a year
@@ -194,10 +195,13 @@ def vectorbt_formulas(market: Market, nav: Floats, wanted: tuple[str, ...], *, r
 
 def query_of(url: URL, first: str | None = None, last: str | None = None) -> str:
     """Code, date and unit NAV, by code and date; DECIMALs as doubles, which every driver builds faster."""
-    unit = "unit_nav" if url.get_backend_name() == "sqlite" else "unit_nav + 0e0 AS unit_nav"
-    bounds = [f"fund_code {sign} '{code}'" for sign, code in ((">=", first), ("<=", last)) if code]
-    where = f" WHERE {' AND '.join(bounds)}" if bounds else ""
-    return f"SELECT fund_code, nav_date, {unit} FROM fund_nav{where} ORDER BY fund_code, nav_date"
+    code, day, unit = (column(name) for name in ("fund_code", "nav_date", "unit_nav"))
+    if url.get_backend_name() != "sqlite":
+        unit = (unit + literal_column("0e0")).label("unit_nav")
+    query = select(code, day, unit).select_from(table("fund_nav")).order_by(code, day)
+    query = query if first is None else query.where(code >= first)
+    query = query if last is None else query.where(code <= last)
+    return str(query.compile(compile_kwargs={"literal_binds": True}))
 
 
 def fetched(cursor: Any) -> int:

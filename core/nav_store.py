@@ -35,7 +35,6 @@ from core.schema import (
     fund_event,
     fund_info,
     fund_nav,
-    fund_series,
     merge_lock,
     money_fund_yield,
     nav_batch,
@@ -352,13 +351,6 @@ def decide_batch(
         .where(nav_batch.c.id == batch_id)
         .values(status=status, decided_at=now, merged_count=merged_count)
     )
-
-
-def funds_with_navs(connection: Connection) -> list[str]:
-    """Codes of all funds that have a NAV series, sorted; those the fund list does not know as well."""
-    mine = fund_series.c.table_name == fund_nav.name
-    codes = select(fund_series.c.fund_code).where(mine).order_by(fund_series.c.fund_code)
-    return list(connection.execute(codes).scalars())
 
 
 def delete_staging_before(connection: Connection, instant: datetime) -> int:

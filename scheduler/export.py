@@ -56,7 +56,6 @@ from scheduler.nav_listing import fund_named
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMATS = ("parquet", "csv")
 KINDS = ("nav", "metrics", "rank")
 VALUES_A_PORTION = 400_000
 KEY = ("fund_code", "calc_date", "definition_version")

@@ -22,7 +22,6 @@ from core.schema import (
     fund_info,
     fund_nav,
     fund_nav_revision,
-    job_run,
     money_fund_yield,
     nav_batch,
     quarantine,
@@ -131,17 +130,9 @@ def _batch(row: Row[Any]) -> Record:
 
 def steps_of(connection: Connection, day: date) -> list[Record]:
     """The run that decides of each job that collects or judges, in the order they first ran."""
-    run = job_run.c
-    jobs = connection.execute(
-        select(run.job_id)
-        .where(run.business_date == day, run.task.in_(STEPS))
-        .group_by(run.job_id)
-        .order_by(func.min(run.id))
-    ).scalars()
     found = []
-    for job in jobs.all():
-        row = run_store.deciding_run(connection, job, day)
-        if row is None or row.task not in STEPS:
+    for row in run_store.deciding_runs(connection, STEPS, day):
+        if row.task not in STEPS:
             continue
         logged = connection.execute(
             select(data_update_log.c.status)

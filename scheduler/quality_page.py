@@ -56,7 +56,8 @@ HEAD = """\
 {{ style }}</style>
 </head>
 """
-TABLE = """\
+SECTION = """\
+{% if section.rows %}
 <div><table>
 {% if section.headers | select | list %}
 <thead><tr>
@@ -75,15 +76,15 @@ TABLE = """\
 {% endfor %}
 </tbody>
 </table></div>
+{% endif %}
+{% if section.note %}<p>{{ section.note }}</p>{% endif %}
+
 """
 PAGE = f"""\
 {HEAD}<body>
 {{% for section in sections %}}
 <h{{{{ 1 if loop.first else 2 }}}}>{{{{ section.title }}}}</h{{{{ 1 if loop.first else 2 }}}}>
-{{% if section.rows %}}
-{TABLE}{{% endif %}}
-{{% if section.note %}}<p>{{{{ section.note }}}}</p>{{% endif %}}
-{{% endfor %}}
+{SECTION}{{% endfor %}}
 </body>
 </html>
 """
@@ -96,7 +97,7 @@ def page(night: Record, translate: Translate) -> str:
 
 
 def rendered(template: str, translate: Translate, *, style: str = "", **values: Any) -> str:
-    """A page of HEAD and TABLE; `style` is added to the common one. Every text in it is escaped."""
+    """A page of HEAD and SECTIONs; `style` is added to the common one. Every text in it is escaped."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

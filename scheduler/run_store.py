@@ -399,6 +399,19 @@ def deciding_run(connection: Connection, job_id: str, business_date: date) -> Ro
     ).one_or_none()
 
 
+def deciding_runs(connection: Connection, tasks: Collection[str], business_date: date) -> list[Row[Any]]:
+    """Of each job that ran one of these tasks for the date the run that decides, in the order they first ran."""
+    run = job_run.c
+    jobs = connection.execute(
+        select(run.job_id)
+        .where(run.business_date == business_date, run.task.in_(list(tasks)))
+        .group_by(run.job_id)
+        .order_by(func.min(run.id))
+    ).scalars()
+    found = [deciding_run(connection, job, business_date) for job in jobs.all()]
+    return [row for row in found if row is not None]
+
+
 def was_done(connection: Connection, task: str, business_date: date) -> bool:
     """Whether a run of this task for this date has succeeded."""
     good = job_run.c.status.in_([status.value for status in DONE_WELL])

@@ -21,7 +21,6 @@ from core.schema import (
     fund_nav,
     fund_nav_revision,
     fund_series,
-    job_run,
     money_fund_yield,
     nav_batch,
     nav_day,
@@ -147,15 +146,7 @@ def _day(connection: Connection, day: date, expected: Sequence[Fund], published:
 
 
 def _metrics_status(connection: Connection, day: date) -> str | None:
-    run = job_run.c
-    jobs = connection.execute(
-        select(run.job_id)
-        .where(run.business_date == day, run.task.in_(METRICS))
-        .group_by(run.job_id)
-        .order_by(func.max(run.id))
-    ).scalars()
-    found = [run_store.deciding_run(connection, job, day) for job in jobs.all()]
-    states = [row.status for row in found if row is not None]
+    states = [row.status for row in run_store.deciding_runs(connection, METRICS, day)]
     return "SUCCESS" if "SUCCESS" in states else states[-1] if states else None
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from markupsafe import Markup
 
 from scheduler import charts, weekly_text
-from scheduler.quality_page import HEAD, TABLE, rendered, write_page
+from scheduler.quality_page import HEAD, SECTION, rendered, write_page
 from scheduler.quality_text import category_name
 from scheduler.sections import Section
 from scheduler.weekly import weekly
@@ -60,11 +60,7 @@ PAGE = f"""\
 {{% endfor %}}
 </div>
 {{% endif %}}
-{{% if section.rows %}}
-{TABLE}{{% endif %}}
-{{% if section.note %}}<p>{{{{ section.note }}}}</p>{{% endif %}}
-
-{{% endfor %}}
+{SECTION}{{% endfor %}}
 </body>
 </html>
 """

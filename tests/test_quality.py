@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import date
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from scheduler.quality_page import write_report
 from scheduler.quality_text import figure_text, nav_text, percent_text, sections
 from scheduler.sections import drawn
 from tests.example_night import NIGHT, at
+from tests.html_reader import read_page
 from tests.quality_night import HOSTILE, OWN, REFUSED, SWEEP, TUESDAY, fill
 
 
@@ -142,37 +142,12 @@ def test_it_fits_a_narrow_screen(
     assert max(cell_len(line) for line in shown(night, language, monkeypatch, 80).splitlines()) <= 80
 
 
-class _Reader(HTMLParser):
-    """Tags in balance, nothing fetched, and the texts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.attributes: set[str] = set()
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes |= {name for name, _value in attrs}
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 def test_the_report_file(engine: Engine, tmp_path: Path) -> None:
     fill(engine)
     path = write_report(engine, NIGHT, tmp_path / "quality", translator("zh"))
     assert path == tmp_path / "quality" / "2026-01-28.html"
     text = path.read_text(encoding="utf-8")
-    reader = _Reader()
-    reader.feed(text)
-    assert reader.open == []
+    reader = read_page(text)
     assert reader.tags.isdisjoint({"script", "img", "link", "iframe", "object"})
     assert reader.attributes.isdisjoint({"src", "href", "style", "onclick"})
     assert "url(" not in text

@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from tests.daemon import DaemonProcess
 from tests.example_batch import SESSIONS
 from tests.example_night import NOW, at
 from tests.example_week import FRIDAY, MONDAY, TUESDAY, WEDNESDAY, fill
+from tests.html_reader import read_page
 from tests.recorded import part_of
 from tests.test_command_line import in_english
 from tests.test_metrics_calculator import calculator, fill as fill_navs
@@ -154,7 +154,7 @@ def test_a_week_of_which_nothing_is_known(sqlite_engine: Engine, tmp_path: Path)
         None,
     )
     for language in LANGUAGES:
-        assert "python main.py metrics" in read(page(week, translator(language))).text
+        assert "python main.py metrics" in read_page(page(week, translator(language))).text
         assert "python main.py metrics" in markdown(week, translator(language))
     # The last days of the year: three sessions, and the metrics of no week before.
     assert [day["date"].day for day in weekly(sqlite_engine, calendar, date(2025, 12, 31))["days"]] == [
@@ -279,7 +279,7 @@ def test_a_recorded_week_against_pandas(sqlite_engine: Engine, data: Path, tmp_p
     assert [fund["return_1w"] for fund in week["worst"]] == pytest.approx(
         frame["returned"].nsmallest(10).tolist()
     )
-    reader = read(page(week, translator("zh")))
+    reader = read_page(page(week, translator("zh")))
     assert f"{signed(best.iloc[0])}" in reader.text
 
 
@@ -328,46 +328,13 @@ def test_charts_say_what_they_show() -> None:
 # --- page and Markdown -------------------------------------------------------------------------------
 
 
-class Reader(HTMLParser):
-    """Tags in balance, the links, and the texts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.attributes: set[str] = set()
-        self.links: list[dict[str, str | None]] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes |= {name for name, _value in attrs}
-        if tag == "a":
-            self.links.append(dict(attrs))
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def read(text: str) -> Reader:
-    reader = Reader()
-    reader.feed(text)
-    assert reader.open == []
-    return reader
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_page(language: str, sqlite_engine: Engine, tmp_path: Path) -> None:
     calendar = fill(sqlite_engine)
     path = write_weekly(sqlite_engine, calendar, WEDNESDAY, tmp_path / "weekly", translator(language))
     assert sorted(tmp_path.joinpath("weekly").iterdir()) == [path, path.with_suffix(".md")]
     text = path.read_text(encoding="utf-8")
-    reader = read(text)
+    reader = read_page(text)
     assert f'<html lang="{language}">' in text
     assert "default-src 'none'" in text
     assert reader.tags.isdisjoint({"script", "img", "link", "iframe", "object"})

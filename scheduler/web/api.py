@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from scheduler.job import Job
     from scheduler.quality import Record
 
-Records = list["Record"]
-
 
 class Api:
     """What the addresses answer, from one database."""

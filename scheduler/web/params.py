@@ -20,7 +20,6 @@ from scheduler.task_params import InstantText, Params
 
 LONGEST_PARAMS = 8000  # characters as JSON
 RANKED_BY = (SCORE, *COLUMNS)
-FORMATS = ("json", "csv", "parquet")
 
 
 def _whole(value: object) -> int:

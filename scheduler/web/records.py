@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from sqlalchemy import Date, Double, Integer, Numeric
 
 from scheduler.export import measured
+from scheduler.verdict import ChainStep
 
 
 class Record(BaseModel):
@@ -136,29 +137,9 @@ class Command(Record):
     params: dict[str, Any]
 
 
-class ChainRun(Record):
-    id: int
-    job: str
-    task: str
-    business_date: date
-    status: str
-    requested_by: str
-    queued_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    seconds: float | None
-    records: int | None
-    reason: str | None
-
-
-class Step(Record):
-    job: str
-    run: ChainRun | None
-
-
 class Chain(Record):
     business_date: date | None
-    steps: list[Step]
+    steps: list[ChainStep]
 
 
 class Table(Record):
