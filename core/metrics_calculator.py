@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 BENCHMARK = "000300"  # CSI 300 沪深300
 ROWS_MADE = 2_000
+DIGITS = 12  # of a metric; the formulas agree with other libraries to ten
 ROW_COLUMNS = ("fund_code", "calc_date", "definition_version", "nav_date", "nav_count", *COLUMNS)
 MetricsRow = tuple[Any, ...]  # in the order of ROW_COLUMNS, null as None
 
@@ -215,7 +216,19 @@ def _day_number(day: date) -> int:
 
 def _measured(calc_date: date, codes: list[str], series: Series, columns: dict[str, Column]) -> Measured:
     newest = series.days[series.offsets[1:] - 1].astype("datetime64[D]")
-    return Measured(calc_date, codes, newest, np.diff(series.offsets), columns)
+    kept = {name: _significant(column) for name, column in columns.items()}
+    return Measured(calc_date, codes, newest, np.diff(series.offsets), kept)
+
+
+def _significant(column: Column) -> Column:
+    """The column with DIGITS significant digits, dates as they are: a server parses short numbers faster."""
+    if column.dtype.kind == "M":
+        return column
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        values = np.asarray(column, dtype=np.float64)
+        scale = 10.0 ** (DIGITS - 1 - np.floor(np.log10(np.abs(values))))
+        found = np.round(values * scale) / scale
+    return np.where(np.isfinite(scale), found, values)
 
 
 def _measure_money(incomes: Series, calc_date: date) -> Measured:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from sqlalchemy import Connection, Table, delete, select
 
 from core import db
 from core.metrics import DEFINITION_VERSION, Column
+from core.metrics_calculator import Measured
+from core.metrics_store import save_metrics
 from core.rank_columns import COMPONENT_COLUMNS, COMPONENTS, KEPT_COLUMNS, RANKED
 from core.ranking import Standing, peers_of, rank_market
 from core.schema import fund_info, fund_metrics, fund_rank, fund_score
@@ -19,8 +22,19 @@ from core.scoring import NO_SCORE, Scoring, load_scoring, score_market
 
 NEEDED = (*RANKED, *(name for name in COMPONENTS if name not in RANKED))
 KEY = ("fund_code", "calc_date", "definition_version")
+SCORE_COLUMNS = ("score", "level", "known_count", *COMPONENT_COLUMNS)
 DECIMALS = 4  # of a percentile: of ten thousand peers no two have the same
 Floats = NDArray[np.float64]
+Known = Mapping[str, tuple[str, str]]  # name and category by fund code
+
+
+class Ranked(NamedTuple):
+    """What the tables take of a market; null as None."""
+
+    codes: Sequence[str]
+    ranks: list[list[int | None]]  # the columns KEPT_COLUMNS, each (F,)
+    scored: list[int]  # which of the funds have a score
+    scores: list[list[Any]]  # the columns SCORE_COLUMNS, of those
 
 
 def rank_stored(connection: Connection, calc_date: date, scoring: Scoring | None = None) -> int:
@@ -38,29 +52,42 @@ def rank_stored(connection: Connection, calc_date: date, scoring: Scoring | None
     ).all()
     codes, counts, *values = zip(*rows, strict=True) if rows else [()] * len(columns)
     found = {name: np.array(column, dtype=np.float64) for name, column in zip(NEEDED, values, strict=True)}
-    return save(connection, calc_date, codes, np.array(counts, dtype=np.int64), found, scoring)
+    market = ranked(_known(connection), codes, np.array(counts, dtype=np.int64), found, scoring)
+    return _save(connection, calc_date, market)
 
 
-def save(
-    connection: Connection,
-    calc_date: date,
+def save_market(connection: Connection, measured: Measured, scoring: Scoring | None = None) -> int:
+    """Replace metrics, ranks and scores of a date by those of the whole market; returns the number of funds.
+
+    Idempotent, in the caller's transaction; while the metrics are written the ranks are worked out. Raises
+    ConfigurationError as load_scoring does.
+    """
+    known = _known(connection)
+    with ThreadPoolExecutor(1, thread_name_prefix="ranks") as pool:
+        market = pool.submit(ranked, known, measured.codes, measured.nav_counts, measured.columns, scoring)
+        save_metrics(connection, measured.calc_date, measured.rows())
+        return _save(connection, measured.calc_date, market.result())
+
+
+def _known(connection: Connection) -> Known:
+    info = fund_info.c
+    columns = select(info.fund_code, info.fund_name, info.category)
+    return {code: (name, category) for code, name, category in connection.execute(columns)}
+
+
+def ranked(
+    known: Known,
     codes: Sequence[str],
     nav_counts: NDArray[np.int64],
     columns: Mapping[str, Column],
     scoring: Scoring | None = None,
-) -> int:
-    """Replace the ranks and scores of this date by those of the whole market; returns the number of funds.
+) -> Ranked:
+    """Ranks and scores of the whole market.
 
     `codes` (F,) of every fund that was measured, `nav_counts` (F,) of its NAVs, `columns` a metric (F,) each,
-    NaN for null: NEEDED, others are ignored. Type and name come from fund_info; a fund that is not there is
-    "other" and stands alone. Idempotent, in the caller's transaction. Raises KeyError for a missing column,
-    ConfigurationError as load_scoring does.
+    NaN for null: NEEDED, others are ignored. A fund that is not `known` is "other" and stands alone. Raises KeyError
+    for a missing column, ConfigurationError as load_scoring does.
     """
-    info = fund_info.c
-    known = {
-        code: (name, category)
-        for code, name, category in connection.execute(select(info.fund_code, info.fund_name, info.category))
-    }
     names, categories = (
         zip(*(known.get(code, ("", "other")) for code in codes), strict=True) if codes else ((), ())
     )
@@ -69,8 +96,6 @@ def save(
     scores = score_market(
         {name: standings[name].percentile for name in COMPONENTS}, scoring or load_scoring()
     )
-    heads = [(code, calc_date.isoformat(), DEFINITION_VERSION) for code in codes]
-    _replace(connection, fund_rank, calc_date, KEPT_COLUMNS, heads, _rank_values(standings))
     scored = [at for at, category in enumerate(categories) if category not in NO_SCORE]
     values = [
         _nullable(scores.score),
@@ -78,10 +103,16 @@ def save(
         scores.known.tolist(),
         *(_nullable(np.round(standings[name].percentile, DECIMALS)) for name in COMPONENTS),
     ]
-    names_of_score = ("score", "level", "known_count", *COMPONENT_COLUMNS)
-    chosen = [[column[at] for at in scored] for column in values]
-    _replace(connection, fund_score, calc_date, names_of_score, [heads[at] for at in scored], chosen)
-    return len(codes)
+    return Ranked(
+        codes, _rank_values(standings), scored, [[column[at] for at in scored] for column in values]
+    )
+
+
+def _save(connection: Connection, calc_date: date, market: Ranked) -> int:
+    codes = [market.codes[at] for at in market.scored]
+    _replace(connection, fund_rank, calc_date, KEPT_COLUMNS, market.codes, market.ranks)
+    _replace(connection, fund_score, calc_date, SCORE_COLUMNS, codes, market.scores)
+    return len(market.codes)
 
 
 def _replace(
@@ -89,12 +120,13 @@ def _replace(
     table: Table,
     calc_date: date,
     names: Sequence[str],
-    heads: Sequence[tuple[str, ...]],
+    codes: Sequence[str],
     values: Sequence[Sequence[Any]],
 ) -> None:
     mine = (table.c.calc_date == calc_date, table.c.definition_version == DEFINITION_VERSION)
     connection.execute(delete(table).where(*mine))
-    rows = ((*head, *rest) for head, rest in zip(heads, zip(*values, strict=True), strict=True))
+    day, count = calc_date.isoformat(), len(codes)
+    rows = zip(codes, [day] * count, [DEFINITION_VERSION] * count, *values, strict=True)
     db.bulk_insert(connection, table, (*KEY, *names), rows)
 
 

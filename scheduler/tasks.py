@@ -194,12 +194,10 @@ def calculate_metrics(context: RunContext, params: MetricsParams) -> None:
     context.progress(len(found.codes), len(found.codes), "funds")
     reached("metrics.calculated")
     with context.commit() as commit:
-        save_metrics(commit.connection, context.business_date, found.rows(), params.fund_codes)
         if params.fund_codes is None:
-            rank_store.save(
-                commit.connection, context.business_date, found.codes, found.nav_counts, found.columns
-            )
+            rank_store.save_market(commit.connection, found)
         else:
+            save_metrics(commit.connection, context.business_date, found.rows(), params.fund_codes)
             rank_store.rank_stored(commit.connection, context.business_date)
         commit.end(RunStatus.SUCCESS, len(found.codes), then)
 
@@ -207,7 +205,7 @@ def calculate_metrics(context: RunContext, params: MetricsParams) -> None:
 def weekly_full_calc(context: RunContext, _params: Params) -> None:
     """Everything again, straight from the database, held against the nights'; cleaning; the week's report."""
     from core import fund_series, nav_days, nav_store, rank_store
-    from core.metrics_store import delete_metrics_before, differing, save_metrics
+    from core.metrics_store import delete_metrics_before, differing
 
     calculator = calculator_for(context.engine, context.settings, calendar_of(context))
     found = measure_everything(context, calculator)
@@ -218,10 +216,7 @@ def weekly_full_calc(context: RunContext, _params: Params) -> None:
     oldest = context.business_date - timedelta(days=context.settings.metrics_days)
     with context.commit() as commit:
         others = differing(commit.connection, found)
-        save_metrics(commit.connection, context.business_date, found.rows())
-        rank_store.save(
-            commit.connection, context.business_date, found.codes, found.nav_counts, found.columns
-        )
+        rank_store.save_market(commit.connection, found)
         thinned = delete_metrics_before(commit.connection, oldest)
         removed = nav_store.delete_staging_before(commit.connection, expired)
         nav_store.lock_merges(commit.connection)

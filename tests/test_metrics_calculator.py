@@ -132,9 +132,9 @@ def test_up_and_down_by_hand(engine: Engine) -> None:
     row = market(engine)["000001"]
     volatility = 21 / 220 * math.sqrt(60 / 59) * math.sqrt(250)
     excess = 1 / 220 - (1.015 ** (1 / 250) - 1)
-    assert row["volatility_inception"] == pytest.approx(100 * volatility, rel=1e-12)
-    assert row["sharpe_inception"] == pytest.approx(excess * 250 / volatility, rel=1e-12)
-    assert row["max_drawdown_inception"] == pytest.approx(-100 / 11, rel=1e-12)
+    assert row["volatility_inception"] == pytest.approx(100 * volatility, rel=1e-11)
+    assert row["sharpe_inception"] == pytest.approx(excess * 250 / volatility, rel=1e-11)
+    assert row["max_drawdown_inception"] == pytest.approx(-100 / 11, rel=1e-11)
     days = [series[n][0].isoformat() for n in (1, 2, 3)]
     found = [row[f"max_drawdown_{day}_inception"] for day in ("peak", "trough", "recovery")]
     assert found == days

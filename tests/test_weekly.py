@@ -21,7 +21,6 @@ from config.translation import translator
 from core import db, rank_store
 from core.distribution import distribution, round_step
 from core.errors import NavKeeperError, NotReady
-from core.metrics_store import save_metrics
 from core.nav_days import add_rows
 from core.schema import fund_info, fund_nav
 from core.standin.recorded import DIVIDEND, SPLIT
@@ -227,8 +226,7 @@ def store(engine: Engine, data: Path, rows: pd.DataFrame) -> None:
     for day in (NIGHT_BEFORE, RECORDED[-1]):
         found = calculator(engine).calculate_market(day, fresh=True)
         with db.write(engine) as connection:
-            save_metrics(connection, day, found.rows())
-            rank_store.save(connection, day, found.codes, found.nav_counts, found.columns)
+            rank_store.save_market(connection, found)
 
 
 def returned(group: pd.DataFrame) -> float:
