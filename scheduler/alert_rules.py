@@ -87,12 +87,16 @@ def kind_of_end(task: str, status: RunStatus, *, watched: bool) -> str | None:
 
 @dataclass(frozen=True)
 class Step:
-    """A job of the chain and the state of the run that decides for the night, None without one."""
+    """A job of the chain and the state of the run that decides for the night, None without one.
+
+    `done`: it was done well once, though it may be at work again after a late correction.
+    """
 
     job: str
     task: str
     status: RunStatus | None
     run_id: int | None
+    done: bool
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def night_to_judge(calendar: TradingCalendar, now: datetime) -> date | None:
 
 def late_night(night: Night) -> Matter | None:
     """The night is not done though it should be."""
-    undone = [step for step in night.steps if step.status not in DONE_WELL]
+    undone = [step for step in night.steps if not step.done]
     thin = not undone and night.funds < COMPLETE * night.funds_before
     if not undone and not thin:
         return None
@@ -182,4 +186,5 @@ def pings_due(day: date, *, trading: bool, steps: Sequence[Step], now: datetime)
     if steps and all(step.status in DONE_WELL for step in steps):
         return [START, SUCCESS]
     bad = any(step.status in ENDED_BADLY for step in steps)
-    return [START, FAILURE] if bad or now >= datetime.combine(day, NIGHT_ENDS, SHANGHAI) else [START]
+    late = now >= datetime.combine(day, NIGHT_ENDS, SHANGHAI) and not all(step.done for step in steps)
+    return [START, FAILURE] if bad or late else [START]

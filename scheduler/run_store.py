@@ -13,7 +13,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from core.crash_points import reached
 from core.db import new_id
 from core.schema import data_update_log, job_pause, job_run, run_attempt, run_event
 from scheduler import run_alerts
@@ -251,7 +250,6 @@ def end_run(
         log_update(connection, current, end, now, table_name=table_name)
     last = again is None
     run_alerts.note_end(connection, current, end.status, end.record_count, end.reason, now, last=last)
-    reached("alert.noted")
     return True
 
 
