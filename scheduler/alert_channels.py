@@ -15,12 +15,20 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 KEY, SWITCH_KEY = "NAVKEEPER_ALERT_CHANNELS", "NAVKEEPER_HEARTBEAT_URL"
-ROBOTS = ("dingtalk", "wecom", "feishu", "webhook")  # each followed by +https://…, the address as the chat shows it
+ROBOTS = (
+    "dingtalk",
+    "wecom",
+    "feishu",
+    "webhook",
+)  # each followed by +https://…, the address as the chat shows it
 MAIL = {"smtp": 587, "smtps": 465}
 APPRISE = "apprise"
 A_MINUTE = {"dingtalk": 20, "wecom": 20, "feishu": 100}  # what their robots take
 OTHERS_A_MINUTE = 60
-OWN_PARAMETERS = ("secret", "keyword")  # ours, not a part of the address
+OWN_PARAMETERS = {
+    "dingtalk": ("secret", "keyword"),
+    "feishu": ("secret", "keyword"),
+}  # no part of the address
 REACHED_WITHIN = 5.0
 EXAMPLE = (
     "dingtalk+https://…?access_token=…&secret=SEC…, wecom+https://…, feishu+https://…?secret=…, webhook+https://…, "
@@ -97,9 +105,12 @@ def _channel(text: str, place: int) -> Channel:
     if kind not in ROBOTS or rest not in ("http", "https"):
         raise _refused(place, "of no known kind")
     query = parse_qsl(url.query, keep_blank_values=True)
-    own = {key: value for key, value in query if key in OWN_PARAMETERS and value}
-    others = [(key, value) for key, value in query if key not in OWN_PARAMETERS]
-    if kind in ("dingtalk", "wecom") and not dict(others).get("access_token" if kind == "dingtalk" else "key"):
+    ours = OWN_PARAMETERS.get(kind, ())
+    own = {key: value for key, value in query if key in ours and value}
+    others = [(key, value) for key, value in query if key not in ours]
+    if kind in ("dingtalk", "wecom") and not dict(others).get(
+        "access_token" if kind == "dingtalk" else "key"
+    ):
         raise _refused(place, "without the access_token or key that its robot was given")
     if kind == "feishu" and not url.path.strip("/"):
         raise _refused(place, "without the path that its robot was given")
@@ -113,7 +124,9 @@ def _mail(url: SplitResult, place: int) -> dict[str, str]:
         raise _refused(place, "mail needs ?from=address&to=address (several with commas)")
     if bool(url.username) != bool(url.password):
         raise _refused(place, "mail needs user and password, or neither")
-    security = "tls" if url.scheme == "smtps" else query.get("security", "starttls" if url.username else "none")
+    security = (
+        "tls" if url.scheme == "smtps" else query.get("security", "starttls" if url.username else "none")
+    )
     if security not in ("tls", "starttls", "none"):
         raise _refused(place, "security is starttls or none")
     return {

@@ -16,9 +16,15 @@ from sqlalchemy.exc import IntegrityError
 from core.db import new_id
 from core.errors import UsageError
 from core.schema import alert, alert_delivery
+from core.trading_calendar import SHANGHAI
 from scheduler.alert_rules import REPEAT_AFTER, Matter
 
-OPENED, REPEATED, RECOVERED, OVER = "OPENED", "REPEATED", "RECOVERED", "OVER"  # OVER: known when it had passed
+OPENED, REPEATED, RECOVERED, OVER = (
+    "OPENED",
+    "REPEATED",
+    "RECOVERED",
+    "OVER",
+)  # OVER: known when it had passed
 PENDING, SENDING, SENT, DROPPED = "PENDING", "SENDING", "SENT", "DROPPED"
 NAME = 64
 OPEN = alert.c.open_key.is_not(None)
@@ -130,9 +136,10 @@ def silence(connection: Connection, alert_id: int, until: datetime, by: str, now
     """Say nothing of an open alert, nor of it again, until then; the alert. Raises UsageError."""
     row = get_alert(connection, alert_id)
     if row.open_key is None:
-        raise UsageError(f"alert {alert_id} is over since {row.recovered_at:%Y-%m-%d %H:%M} UTC")
+        over = row.recovered_at.astimezone(SHANGHAI)
+        raise UsageError(f"alert {alert_id} is over since {over:%Y-%m-%d %H:%M}; there is nothing to silence")
     if until <= now:
-        raise UsageError("until when? that instant has passed")
+        raise UsageError("silence it until an instant that is still to come")
     values = {"silenced_until": until, "silenced_by": by[:NAME]}
     connection.execute(update(alert).where(alert.c.id == alert_id).values(values))
     said = alert_delivery.c
@@ -142,9 +149,7 @@ def silence(connection: Connection, alert_id: int, until: datetime, by: str, now
 
 
 def unsilence(connection: Connection, alert_id: int) -> Row[Any]:
-    """The alert, no longer silenced. Raises UsageError."""
-    if get_alert(connection, alert_id).silenced_until is None:
-        raise UsageError(f"alert {alert_id} is not silenced")
+    """The alert, no longer silenced, if it was. Raises UsageError where there is none."""
     values = {"silenced_until": None, "silenced_by": None}
     connection.execute(update(alert).where(alert.c.id == alert_id).values(values))
     return get_alert(connection, alert_id)

@@ -16,12 +16,14 @@ from sqlalchemy import Connection, Engine
 from core import db
 from core.nav_days import row_count
 from core.schema import alert, fund_nav
-from core.trading_calendar import TradingCalendar
+from core.trading_calendar import SHANGHAI, TradingCalendar
 from scheduler import alert_outbox, alert_rules, alert_store, run_store
 from scheduler.alert_rules import CHAIN, FAILED, Matter, Night, Step
 from scheduler.firing import require_calendar
 from scheduler.job import DONE_WELL, Job, RunStatus
 from scheduler.leadership import Leadership
+
+CALENDAR_READ_EVERY = timedelta(hours=1)
 
 
 class AlertWatch:
@@ -32,11 +34,12 @@ class AlertWatch:
         self.chain = [job for job in jobs.values() if job.task in CHAIN and job.business_date == "session"]
         self.folders = _folders(leader.engine, logs)
         self.switch = switch  # whether there is a dead man's switch
+        self._calendar: tuple[datetime, TradingCalendar] | None = None  # and when it was read
 
     def look(self, now: datetime) -> None:
         """Open and close what has changed; repeat what is due."""
         with db.read(self.leader.engine) as connection:
-            calendar = require_calendar(connection)
+            calendar = self._known_calendar(connection, now)
             is_open = {row.fingerprint for row in alert_store.open_alerts(connection)}
             found = self._matters(connection, calendar, is_open, now)
             pings = self._pings(connection, calendar, now) if self.switch else []
@@ -55,6 +58,12 @@ class AlertWatch:
             alert_store.repeat_due(connection, now)
             for ping, key in pings:
                 alert_outbox.say_once(connection, ping, key, now)
+
+    def _known_calendar(self, connection: Connection, now: datetime) -> TradingCalendar:
+        """Read once an hour: it has thousands of days."""
+        if self._calendar is None or abs(now - self._calendar[0]) >= CALENDAR_READ_EVERY:
+            self._calendar = now, require_calendar(connection)
+        return self._calendar[1]
 
     def _matters(
         self, connection: Connection, calendar: TradingCalendar, is_open: set[str], now: datetime
@@ -78,7 +87,7 @@ class AlertWatch:
     ) -> Matter | None:
         """Nothing of a night before this database had its first run, nor of one whose failure is told already."""
         since = run_store.known_since(connection)
-        ended = datetime.combine(day, alert_rules.NIGHT_ENDS, alert_rules.SHANGHAI)
+        ended = datetime.combine(day, alert_rules.NIGHT_ENDS, SHANGHAI)
         told = any(f"{FAILED}:{job.id}:{day}" in is_open for job in self.chain)
         if since is None or since > ended or (told and f"{alert_rules.LATE}:{day}" not in is_open):
             return None
@@ -111,8 +120,7 @@ class AlertWatch:
 
 
 def note_absence(connection: Connection, away: timedelta, now: datetime) -> None:
-    """Nobody led for a while: that counts for no run's limits, and somebody should hear of it."""
-    run_store.note_absence(connection, away)
+    """Nobody led for a while, which somebody should hear of; it is over."""
     matter = alert_rules.absence(away, now)
     if matter is not None:
         alert_store.note_passed(connection, matter, now - away, now)

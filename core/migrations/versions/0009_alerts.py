@@ -24,11 +24,17 @@ def upgrade() -> None:
         sa.Column("task", sa.String(64)),
         sa.Column("business_date", sa.Date()),
         sa.Column("run_id", ID),
-        sa.Column("figures", sa.Text(), nullable=False, comment="JSON: what the message says, in no language"),
+        sa.Column(
+            "figures", sa.Text(), nullable=False, comment="JSON: what the message says, in no language"
+        ),
         sa.Column("opened_at", Instant(), nullable=False),
         sa.Column("last_seen_at", Instant(), nullable=False),
-        sa.Column("seen", sa.Integer(), nullable=False, server_default="1", comment="how often it was noticed"),
-        sa.Column("told_at", Instant(), nullable=False, comment="when its last message was put into the outbox"),
+        sa.Column(
+            "seen", sa.Integer(), nullable=False, server_default="1", comment="how often it was noticed"
+        ),
+        sa.Column(
+            "told_at", Instant(), nullable=False, comment="when its last message was put into the outbox"
+        ),
         sa.Column("silenced_until", Instant()),
         sa.Column("silenced_by", sa.String(64)),
         sa.Column("recovered_at", Instant()),
