@@ -86,8 +86,10 @@ def claim_ping(connection: Connection, now: datetime) -> str | None:
     said = alert_delivery.c
     ready = and_(_may_go(now), IS_PING)
     first = connection.execute(select(said.id).where(ready).order_by(said.id).limit(1)).scalar()
+    if first is None:
+        return None
     earlier = select(said.id).where(IS_PING, said.status == PENDING, said.id < first)
-    if first is None or connection.execute(select(exists(earlier))).scalar():
+    if connection.execute(select(exists(earlier))).scalar():
         return None
     return _claim(connection, and_(ready, said.id == first))
 
