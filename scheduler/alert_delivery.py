@@ -77,52 +77,56 @@ class Post:
             errors.append(error)
         return None, "; ".join(errors) or NO_CHANNEL
 
+    def ping(self, notice: str) -> tuple[str | None, str | None]:
+        """As `send`, to the dead man's switch."""
+        try:
+            ping(f"{self.switch}{PATH_OF.get(notice, '')}")
+        except NotSent as error:
+            log.warning("heartbeat: %s", self.clean(str(error)))
+            return None, self.clean(str(error))
+        return "heartbeat", None
+
 
 def deliver(engine: Engine, post: Post) -> bool:
-    """Send all that is due; whether all of it went out."""
+    """Send all that is due, pings first; whether all of it went out."""
     well = True
-    while (claim := _claim(engine, post.clock(), alert_outbox.claim_ping)) is not None:
-        well &= _ping(engine, post, claim)
-    while (claim := _claim(engine, post.clock(), alert_outbox.claim_message)) is not None:
-        well &= _message(engine, post, claim)
+    for claim_next in (alert_outbox.claim_ping, alert_outbox.claim_message):
+        while (claim := _claim(engine, post.clock(), claim_next)) is not None:
+            well &= _deliver(engine, post, claim)
     return well
 
 
-def _claim(engine: Engine, now: datetime, claim: Callable[[Connection, datetime], str | None]) -> str | None:
+def _claim(
+    engine: Engine, now: datetime, claim_next: Callable[[Connection, datetime], str | None]
+) -> str | None:
     with db.write(engine) as connection:
-        return claim(connection, now)
+        return claim_next(connection, now)
 
 
-def _ping(engine: Engine, post: Post, claim: str) -> bool:
-    with db.read(engine) as connection:
-        [row] = alert_outbox.claimed(connection, claim)
-    error = None
-    if row.attempts == 1:  # a proof kills it once: the next attempt shows what it left
-        arm(post.crash_at)
-    reached("alert.claimed")
-    try:
-        ping(f"{post.switch}{PATH_OF.get(row.notice, '')}")
-    except NotSent as found:
-        error = post.clean(str(found))
-        log.warning("heartbeat: %s", error)
-    reached("alert.sent")
-    _record(engine, claim, "heartbeat" if error is None else None, error, row.attempts, post.clock())
-    reached("alert.recorded")
-    arm(None)
-    return error is None
-
-
-def _message(engine: Engine, post: Post, claim: str) -> bool:
+def _deliver(engine: Engine, post: Post, claim: str) -> bool:
     with db.read(engine) as connection:
         rows = alert_outbox.claimed(connection, claim)
         used = {
             channel.name: alert_outbox.sent_within_a_minute(connection, channel.name, post.clock())
             for channel in post.channels
         }
-    content = message(told_of(rows), post.translate, post.clock())
-    channel, error = post.send(content, used.__getitem__)
     attempts = max(row.attempts for row in rows)
-    _record(engine, claim, channel, error, attempts, post.clock())
+    if attempts == 1:  # a proof kills it once: the next attempt shows what it left
+        arm(post.crash_at)
+    reached("alert.claimed")
+    if rows[0].notice in alert_outbox.PINGS:
+        channel, error = post.ping(rows[0].notice)
+    else:
+        content = message(told_of(rows), post.translate, post.clock())
+        channel, error = post.send(content, used.__getitem__)
+    reached("alert.sent")
+    with db.write(engine) as connection:
+        if channel is not None:
+            alert_outbox.record_sent(connection, claim, channel, post.clock(), error)
+        else:
+            alert_outbox.record_failed(connection, claim, error or NO_CHANNEL, attempts, post.clock())
+    reached("alert.recorded")
+    arm(None)
     return channel is not None
 
 
@@ -131,16 +135,6 @@ def told_of(rows: Sequence[Row[Any]]) -> list[Told]:
     last = {row.alert: Told.of(row, row.notice) for row in rows}
     order = (OPENED, REPEATED)
     return sorted(last.values(), key=lambda item: order.index(item.notice) if item.notice in order else 2)
-
-
-def _record(
-    engine: Engine, claim: str, channel: str | None, error: str | None, attempts: int, now: datetime
-) -> None:
-    with db.write(engine) as connection:
-        if channel is not None:
-            alert_outbox.record_sent(connection, claim, channel, now, error)
-        else:
-            alert_outbox.record_failed(connection, claim, error or NO_CHANNEL, attempts, now)
 
 
 def say(post: Post, text: str) -> bool:

@@ -109,7 +109,7 @@ class AlertWatch:
     ) -> list[tuple[str, str]]:
         """Pings that are due and were not said yet, with the key by which each is said once."""
         day = alert_rules.day_of_switch(now)
-        trading = calendar.is_session(day)
+        trading = calendar.is_session(day) and bool(self.chain)
         steps: Sequence[Step] = self._steps(connection, day) if trading else ()
         due = alert_rules.pings_due(day, trading=trading, steps=steps, now=now)
         said = alert_outbox.said_once(connection, f"ping:{day}:") if due else set()

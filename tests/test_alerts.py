@@ -56,11 +56,14 @@ def end(
     now: datetime,
     job: str = "collect",
     task: str = "collect_nav",
-    **kw: Any,
+    *,
+    day: date = DAY,
+    records: int = 0,
+    reason: str | None = None,
 ) -> None:
     with db.write(engine) as connection:
-        run = run_of(connection, job, task, now=now, day=kw.pop("day", DAY))
-        done = End(status, kw.pop("records", 0), kw.pop("reason", None))
+        run = run_of(connection, job, task, now=now, day=day)
+        done = End(status, records, reason)
         assert run_store.end_run(connection, run, done, now, claim=run.claim, table_name="tmp_fund_nav")
 
 
@@ -96,10 +99,14 @@ def test_many_failures_of_one_thing_are_one_alert_until_a_success_mends_it(engin
 
 
 def test_the_alert_is_in_the_transaction_of_the_failure(engine: Engine) -> None:
-    with pytest.raises(RuntimeError, match="power"), db.write(engine) as connection:
-        run = run_of(connection)
-        run_store.end_run(connection, run, End(RunStatus.FAILED), SEVEN, claim=run.claim, table_name="t")
-        raise RuntimeError("power failure")
+    def cut_off() -> None:
+        with db.write(engine) as connection:
+            run = run_of(connection)
+            run_store.end_run(connection, run, End(RunStatus.FAILED), SEVEN, claim=run.claim, table_name="t")
+            raise RuntimeError("power failure")
+
+    with pytest.raises(RuntimeError, match="power"):
+        cut_off()
     assert (alerts(engine), notices(engine)) == ([], [])
 
 
@@ -260,7 +267,7 @@ GOOD, BAD, WAITS = RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.WAITING
 
 def test_a_night_is_late_when_it_is_not_done_by_half_past_eleven() -> None:
     calendar = TradingCalendar(library_sessions())
-    assert alert_rules.night_to_judge(calendar, at(DAY, 23, 29)) is None
+    assert alert_rules.night_to_judge(calendar, at(DAY, 23, 29)) == date(2025, 11, 26)
     assert alert_rules.night_to_judge(calendar, at(DAY, 23, 30)) == DAY
     assert alert_rules.night_to_judge(calendar, at(date(2025, 11, 28), 12)) == DAY
     assert alert_rules.night_to_judge(calendar, at(date(2025, 11, 29), 23, 29)) == date(2025, 11, 28)
