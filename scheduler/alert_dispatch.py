@@ -57,6 +57,7 @@ class Dispatch:
         self._child: subprocess.Popen[bytes] | None = None
         self._deadline = self._direct_after = 0.0  # time.monotonic()
         self._direct: list[dict[str, Any]] = []  # of the database's alert, still to be said
+        self._died = False  # the last child, and may have left what it was sending
         self._saying = False  # whether the child says the first of them
 
     def put_back(self) -> None:
@@ -64,17 +65,19 @@ class Dispatch:
         if not self._busy():
             with self.leader.write() as connection:
                 alert_outbox.put_back(connection)
+            self._died = False
 
     def tend(self, now: datetime) -> None:
         """Bury the child that is done; start one where something is due."""
         if self._busy() or self._say_directly():
             return
+        if self._died:
+            self.put_back()
         with db.read(self.leader.engine) as connection:
             due = alert_outbox.anything_due(connection, now)
         if not due:
             return
         with self.leader.write() as connection:
-            alert_outbox.put_back(connection)  # of a child that died
             wanted = self.outlets
             alert_outbox.drop_unwanted(connection, now, channels=wanted.channels, switch=wanted.switch)
             due = alert_outbox.anything_due(connection, now)
@@ -137,6 +140,7 @@ class Dispatch:
             if time.monotonic() >= self._deadline:
                 kill_group(self._child.pid, signal.SIGKILL)
             return True
+        self._died |= code != 0
         if code != 0:
             log.warning("an alert could not be sent, see logs/alerts.log (exit code %d)", code)
         if self._saying and code == 0:

@@ -75,6 +75,8 @@ def test_thirty_failures_of_a_night_are_one_message_one_repeat_one_recovery(
                 move(night, chat, at(DAY, 19, number))
                 wait_for(chat, 1)
         move(night, chat, at(DAY, 23))
+        until(night.delivered, lambda rows: rows[-1][0] == "REPEATED", "the repeat")
+        move(night, chat, at(DAY, 23, 2))
         wait_for(chat, 2)
         end(engine, RunStatus.SUCCESS, at(DAY, 23, 10), records=120)
         move(night, chat, at(DAY, 23, 12))
@@ -84,7 +86,7 @@ def test_thirty_failures_of_a_night_are_one_message_one_repeat_one_recovery(
     assert "[ALERT] collect for 2025-11-27 ended FAILED" in first
     assert "type: python main.py runs retry" in first
     assert "[STILL]" in again
-    assert "for 4 h 0 min" in again
+    assert "for 4 h 2 min" in again
     assert "[RECOVERED]" in over
     assert "after 4 h 10 min" in over
 
@@ -122,7 +124,12 @@ def test_a_night_that_never_came_is_told_at_half_past_eleven(
     sqlite_engine: Engine, chat: ChatServer, tmp_path: Path
 ) -> None:
     wednesday = DAY - timedelta(days=1)
-    end(sqlite_engine, RunStatus.SUCCESS, at(wednesday, 19), day=wednesday)  # the database is no new one
+    for job, task in (
+        ("collect", "collect_nav"),
+        ("validate", "validate_nav"),
+        ("metrics", "calculate_metrics"),
+    ):
+        end(sqlite_engine, RunStatus.SUCCESS, at(wednesday, 19), job, task, day=wednesday)
     with Watched(sqlite_engine, tmp_path, at(DAY, 18), chat, "feishu") as night:
         night.kill()
         jobs = jobs_file(tmp_path, ("hour = 19, minute = 0", "hour = 23, minute = 50"), without=SWEEPS)
@@ -186,6 +193,7 @@ def test_the_command_line(sqlite_engine: Engine, chat: ChatServer, tmp_path: Pat
         assert done.returncode == code, (done.stdout, done.stderr)
         return done.stdout + done.stderr
 
+    night.environment["COLUMNS"] = "200"
     assert "collect for 2025-11-27 ended FAILED" in alert_words("list")
     assert "silenced until" in alert_words("show", "1")
     assert '"state": "SILENCED"' in alert_words("silence", "1", "--for", "8h", "--json")
