@@ -127,13 +127,13 @@ def late_night(night: Night) -> Matter | None:
     figures = {
         "steps": [[step.job, step.status.value if step.status else None] for step in undone],
         "records": night.funds,
-        "expected": night.funds_before,
+        "expected": night.funds_before or None,
     }
     first = undone[0] if undone else None
     return Matter(
         LATE,
         night.day.isoformat(),
-        figures | {"task": first.task if first else COLLECTION},
+        figures,
         job_id=first.job if first else None,
         business_date=night.day,
         run_id=first.run_id if first else None,

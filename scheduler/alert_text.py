@@ -151,7 +151,7 @@ def command(item: Told) -> str:
     if item.kind == SILENT:
         return f"{main} runs log {item.run_id}"
     if item.kind == LATE:
-        return f"{main} {ACTIONS.get(item.task or '', 'all')} --date {item.business_date}"
+        return f"{main} all --date {item.business_date}"
     return {
         "calendar": "pip install --upgrade exchange-calendars && python main.py init",
         "test": f"{main} alert list",

@@ -142,7 +142,7 @@ def test_a_night_that_never_came_is_told_at_half_past_eleven(
         until(lambda: chat.said, lambda found: any("not done" in text for _k, text in found), "the message")
     text = next(text for _kind, text in chat.said if "not done" in text)
     assert "the night of 2025-11-27 is not done" in text
-    assert "type: python main.py nav --date 2025-11-27" in text
+    assert "type: python main.py all --date 2025-11-27" in text
 
 
 def opened(engine: Engine) -> list[str]:
