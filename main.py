@@ -30,12 +30,13 @@ ACTIONS = {
     "quality": "the evidence of a night: gates, rules, quarantine, corrections, what is late",
     "report": "the week as a page, as JSON or as Markdown for a chat",
     "quarantine": "rows that failed a rule: list, show, release, reject",
+    "alert": "what is the matter: list, show, silence, unsilence; test: a message through every channel",
     "doctor": "check configuration, database, calendar, source and disk",
     "demo": "a night on a simulated market, start to end",
 }
 TWO_WORDS = ("nav show", "metrics show")  # one action each
 EVIDENCE = ("quality", "report", "quarantine", "rank", "export", "risk-free", *TWO_WORDS)
-OWN_OPTIONS = ("monitor", "health", "jobs", "runs", *EVIDENCE)  # main.py monitor --help
+OWN_OPTIONS = ("monitor", "health", "jobs", "runs", "alert", *EVIDENCE)  # main.py monitor --help
 VERSION = "0.1.0"
 
 
@@ -114,6 +115,10 @@ def options_of(action: str, rest: list[str]) -> argparse.Namespace:
         from scheduler.command_line import parse
 
         return parse(action, rest)
+    if action == "alert":
+        from scheduler.alert_line import parse as parse_alert
+
+        return parse_alert(rest)
     if action in EVIDENCE:
         from scheduler.evidence_words import parse as parse_evidence
 

@@ -47,5 +47,5 @@ def configure_logging(
     logging.basicConfig(level=level, handlers=handlers, force=True)
     # Every second while a database is locked: "maximum number of running instances reached".
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
-    for noisy in ("httpx", "httpcore", "waitress", "alembic"):
+    for noisy in ("httpx", "httpcore", "waitress", "alembic", "apprise"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -21,6 +21,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "NAVKEEPER_"
 DRIVERS = {"sqlite": "sqlite", "mysql": "mysql+pymysql", "mariadb": "mysql+pymysql"}
 
+SECRET_LENGTH = (
+    12  # characters; no secret of the chats' robots is shorter, no word of their addresses as long
+)
 MYSQL_NAMES = ("MYSQL_HOST", "MYSQL_PORT", "MYSQL_USER", "MYSQL_PASSWORD", "MYSQL_DB")
 
 
@@ -80,6 +83,10 @@ class Settings(BaseSettings):
     trusted_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="names by which the server is asked for, comma-separated; addresses need not be named"
     )
+    alert_channels: SecretStr | None = Field(
+        None, description="where alerts go, tried in this order, blanks between them: docs/alerts.md"
+    )
+    heartbeat_url: SecretStr | None = Field(None, description="a dead man's switch, pinged once a night")
     language: Literal["zh", "en"] = "zh"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
@@ -175,13 +182,30 @@ class Settings(BaseSettings):
         return self.home / "logs"
 
     def secrets(self) -> list[str]:
-        """Texts that must never be written anywhere: password and token, also as an address spells them."""
+        """Texts that must never be written anywhere: passwords and tokens, also as an address spells them."""
         found = (
             self.database_url().password,
             self.tushare_token.get_secret_value() if self.tushare_token else None,
+            *_secrets_of_addresses(self.alert_channels),
+            *_secrets_of_addresses(self.heartbeat_url),
         )
         texts = [text for secret in found if secret for text in (secret, quote(secret, safe=" +"))]
         return list(dict.fromkeys(texts))
+
+
+def _secrets_of_addresses(addresses: SecretStr | None) -> list[str]:
+    """What in them may be a secret: the whole, and every part but scheme and host that is not a plain short word."""
+    found = []
+    for address in addresses.get_secret_value().split() if addresses else []:
+        found.append(address)
+        head, _, path = address.partition("://")[2].partition("/")
+        login, _, host = head.rpartition("@")
+        if address.startswith("apprise+"):  # whose services put their tokens where a host would be
+            login = f"{login}/{host}"
+        parts = re.split(r"[/?&=:#]", f"{login}/{path}")
+        found += [text for part in parts if len(part) >= SECRET_LENGTH for text in (part, unquote(part))]
+        found += [text for text in (login.partition(":")[2],) if text for text in (text, unquote(text))]
+    return found
 
 
 def _normalised(text: str) -> URL:
@@ -229,7 +253,9 @@ def _explain(item: Any) -> str:
     if not field:
         return str(item["msg"]).removeprefix("Value error, ")
     key = field if field.startswith(("MYSQL_", PREFIX)) else PREFIX + field.upper()
-    secret = any(word in key.upper() for word in ("PASSWORD", "DB_URL", "TOKEN"))
+    secret = any(
+        word in key.upper() for word in ("PASSWORD", "DB_URL", "TOKEN", "ALERT_CHANNELS", "HEARTBEAT")
+    )
     value = "(hidden)" if secret else repr(item["input"])
     return f"{key} = {value} is not allowed: {_allowed(item, key)}"
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
 )
 
+from core.alert_tables import alert as alert, alert_delivery as alert_delivery
 from core.column_types import (
     CLUSTERED,
     CODE,

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row
 
 from core import db
 from core.crash_points import reached
-from scheduler import run_store
+from scheduler import run_alerts, run_store
 from scheduler.job import DONE_WELL, PENDING, Job, RunStatus
 from scheduler.leadership import Leadership
 
@@ -91,7 +91,8 @@ def release_waiting(leader: Leadership, jobs: Mapping[str, Job], now: datetime) 
                 if status is RunStatus.BLOCKED and other is not None and _stands_in_the_way(other):
                     why = f"{other.job_id} is {other.status}; what needs it for {other.business_date} waits"
                     mark = f"chain_blocked:{other.id}:{other.attempt}"
-                    run_store.note_alert(connection, other, "chain_blocked", mark, why, now)
+                    if run_store.note_alert(connection, other, "chain_blocked", mark, why, now):
+                        run_alerts.note_blocked(connection, other, why, now)
         reached("release.moved")
     reached("release.committed")
 

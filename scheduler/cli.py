@@ -49,7 +49,7 @@ ALLOWED = {
 }
 COMMANDS = ("jobs", "runs")
 EVIDENCE = ("quality", "report", "quarantine", "nav show", "metrics show", "rank", "export", "risk-free")
-OWN_WORDS = (*COMMANDS, *EVIDENCE)  # their own parser lets through only what means something to them
+OWN_WORDS = ("alert", *COMMANDS, *EVIDENCE)  # their own parser lets through only what means something to them
 KEYBOARD = "stopped from the keyboard"
 OPTION = {"start": "--from", "end": "--to", "instant": "--as-of", "dry_run": "--dry-run"}
 
@@ -103,6 +103,10 @@ def _dispatch(action: str, options: argparse.Namespace, words: list[str]) -> int
         from scheduler.command_line import do
 
         return do(action, options, settings)
+    if action == "alert":
+        from scheduler.alert_line import do as do_alert
+
+        return do_alert(options, settings)
     if action in EVIDENCE:
         from scheduler.evidence_line import do as look
 

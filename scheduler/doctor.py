@@ -17,6 +17,8 @@ from core import db
 from core.errors import ConfigurationError, NavKeeperError, UsageError
 from core.thresholds import load_thresholds
 from core.trading_calendar import SHANGHAI, load_calendar
+from scheduler.alert_channels import check_channels
+from scheduler.alert_rules import FREE_BYTES
 from scheduler.exit_codes import FAILED, OK
 from scheduler.jobs_file import load_jobs
 from scheduler.overview import daemon_state
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 CONFIRMED_DAYS = 45
-FREE_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def doctor(engine: Engine, settings: Settings, now: datetime, *, as_json: bool) 
     if checks[-1].ok:
         checks += [_calendar(engine, now), _daemon(engine, now)]
     checks += [_disk(settings), _source(settings)]
+    checks += [Check(f"alerts, {found.name}", found.ok, found.text) for found in check_channels(settings)]
     if as_json:
         print(json.dumps([asdict(check) for check in checks], ensure_ascii=False))
     else:

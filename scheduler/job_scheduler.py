@@ -12,19 +12,22 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from apscheduler.schedulers.base import STATE_STOPPED
 from apscheduler.schedulers.blocking import BlockingScheduler
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from core import db
 from core.crash_points import reached
-from core.errors import AlreadyRunning, LeadershipLost, NavKeeperError
+from core.errors import AlreadyRunning, DatabaseUnavailable, LeadershipLost, NavKeeperError
 from core.trading_calendar import SHANGHAI
 from scheduler import commands, run_store
+from scheduler.alert_dispatch import Dispatch, Outlets
+from scheduler.alert_watch import AlertWatch, note_absence
 from scheduler.chain import release_given_up, release_waiting
 from scheduler.clock import Clock
 from scheduler.firing import Firing, require_calendar
@@ -37,6 +40,7 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 1.0
 RECOVER_SECONDS = 10.0
 COMPLAIN_SECONDS = 60.0
+LOOK_SECONDS = 5.0
 
 
 class Beat(BlockingScheduler):  # type: ignore[misc] # APScheduler has no types
@@ -73,6 +77,7 @@ class FundJobScheduler:
         drain: timedelta,
         limit: int,
         notify: Callable[[str], None],
+        outlets: Outlets,
     ) -> None:
         self.engine = engine
         self.jobs = jobs
@@ -82,7 +87,10 @@ class FundJobScheduler:
         self.leader = Leadership(engine, this_process())
         self.supervisor = Supervisor(self.leader, jobs, logs, limit)
         self.firing = Firing(self.leader, jobs)
-        self.recovered = float("-inf")  # these three: time.monotonic()
+        self.alerts = AlertWatch(self.leader, jobs, logs, switch=outlets.switch)
+        self.dispatch = Dispatch(self.leader, outlets)
+        self.recovered = float("-inf")  # these four: time.monotonic()
+        self.looked = float("-inf")
         self.complained: float | None = None
         self.stopping_since: float | None = None
         self.signals = 0
@@ -110,7 +118,9 @@ class FundJobScheduler:
     def beat(self) -> None:
         """One step of everything. While the database is away it is a step of nothing."""
         try:
-            self.step(self.clock())
+            now = self.clock()
+            self.step(now)
+            self.dispatch.database_is_back(now)
             if self.complained is not None:
                 log.info("all is well again")
                 self.complained = None
@@ -123,6 +133,8 @@ class FundJobScheduler:
             if self.complained is None or time.monotonic() - self.complained >= COMPLAIN_SECONDS:
                 log.error("%s; trying again every second", str(error).splitlines()[0])
                 self.complained = time.monotonic()
+            if isinstance(error, DatabaseUnavailable | SQLAlchemyError):
+                self.dispatch.database_is_away(self.clock())
         finally:
             self._stop_if_asked()
         # Not after an error that nobody foresaw: if that goes on, we had better be started anew.
@@ -134,7 +146,7 @@ class FundJobScheduler:
             self.supervisor.bury()
             return
         self.leader.renew(now)
-        self.leader.note_absence(now, run_store.note_absence)
+        self.leader.note_absence(now, partial(self._note_absence, now=now))
         self.supervisor.watch(now)
         self.answer(now)
         if self.signals:
@@ -142,6 +154,10 @@ class FundJobScheduler:
         self.firing.fire_due(now)
         release_waiting(self.leader, self.jobs, now)
         self.supervisor.start_queued(now)
+        self.dispatch.tend(now)
+        if time.monotonic() - self.looked >= LOOK_SECONDS:
+            self.alerts.look(now)
+            self.looked = time.monotonic()
         if time.monotonic() - self.recovered >= RECOVER_SECONDS:
             self.supervisor.recover(now)
             release_given_up(self.leader, self.jobs, now)
@@ -167,11 +183,18 @@ class FundJobScheduler:
         if not self.leader.acquire(now):
             return False
         reached("daemon.leading")
-        self.leader.note_absence(now, run_store.note_absence)
+        self.leader.note_absence(now, partial(self._note_absence, now=now))
+        self.dispatch.put_back()
         self.supervisor.recover(now)
         self.recovered = time.monotonic()
         self.firing.search_again()
         return True
+
+    def _note_absence(self, connection: Connection, away: timedelta, *, now: datetime) -> None:
+        """Time without a daemon counts for no run's limits; where it was the database that was away, that was said."""
+        run_store.note_absence(connection, away)
+        if self.dispatch.outage is None:
+            note_absence(connection, away, now)
 
     def _stop_if_asked(self) -> None:
         """After a signal: once the children are done, or the drain is over, the daemon ends, database or not."""

@@ -101,6 +101,7 @@ class JobMonitor:
         parts: list[RenderableType] = [
             *_headline(overview, self.translate, width),
             *_proposal(overview, self.translate, width, self.home),
+            *_alerts(overview, self.translate, width),
             Text(),
             *_freshness(overview, self.translate, width),
             Text(),
@@ -229,6 +230,35 @@ def _section(
     for row in cells:
         table.add_row(*(row[at] for at in shown))
     yield table
+
+
+def _alerts(overview: Overview, _: Translate, width: int) -> Iterator[RenderableType]:
+    """What is the matter, if anything is."""
+    from rich.text import Text
+
+    from scheduler.alert_listing import summary
+
+    if not overview.alerts:
+        return
+    columns = [
+        _Column("ID", right=True),
+        _Column(_("since")),
+        _Column(_("for so long"), 70, right=True),
+        _Column(_("silenced until"), 90),
+        _Column(_("what"), cut=True),
+    ]
+    rows = [
+        [
+            str(record["alert"]),
+            clock_time(record["opened_at"]),
+            duration(record["seconds"], _),
+            clock_time(record["silenced_until"]) if record["state"] == "SILENCED" else "-",
+            summary(record, _),
+        ]
+        for record in overview.alerts
+    ]
+    yield Text()
+    yield from _section(_("Open alerts"), columns, rows, width)
 
 
 def _freshness(overview: Overview, _: Translate, width: int) -> Iterator[RenderableType]:

@@ -44,6 +44,7 @@ from core.schema import (
     tmp_fund_nav,
 )
 from core.trading_calendar import CHAIN_DUE, SHANGHAI, TradingCalendar, load_calendar
+from scheduler.alert_listing import open_alerts
 from scheduler.job import DONE_WELL, ENDED_BADLY, Job
 from scheduler.process_identity import Process, this_process
 from scheduler.verdict import (
@@ -107,6 +108,7 @@ class Overview:
     last_batch: Batch | None
     quarantine: Quarantine
     last_failed_gate: Gate | None
+    alerts: tuple[dict[str, Any], ...]  # open ones, oldest first
 
     def table(self, name: str) -> Freshness:
         return next(item for item in self.freshness if item.table == name)
@@ -176,6 +178,7 @@ def collect_overview(engine: Engine, jobs: Mapping[str, Job], now: datetime) -> 
         gate = _last_failed_gate(connection)
         simulated = _simulated(connection)
         rates = tuple(_success(connection, jobs, now))
+        alerts = tuple(open_alerts(connection, now))
     verdict, command = judge(
         now.astimezone(SHANGHAI).date(), calendar, expected, state, tables, chain + others, latest, gate
     )
@@ -196,6 +199,7 @@ def collect_overview(engine: Engine, jobs: Mapping[str, Job], now: datetime) -> 
         last_batch=last,
         quarantine=held,
         last_failed_gate=gate,
+        alerts=alerts,
     )
 
 

@@ -83,6 +83,8 @@ def prepare(settings: Settings, now: datetime) -> int:
 
 def run() -> int:
     """Set up and block until stopped. Raises NavKeeperError."""
+    from scheduler.alert_channels import channels_of, heartbeat_of
+    from scheduler.alert_dispatch import Outlets
     from scheduler.job_scheduler import FundJobScheduler
     from scheduler.jobs_file import load_jobs
     from scheduler.service_manager import notify
@@ -93,6 +95,7 @@ def run() -> int:
     jobs = load_jobs(settings.jobs_file)
     for job in jobs.values():
         check_params(job.task, job.params)
+    outlets = Outlets(channels=bool(channels_of(settings)), switch=heartbeat_of(settings) is not None)
     clock = clock_from(settings)
     with only_daemon(pid_file(settings)):
         code = prepare(settings, clock())
@@ -107,6 +110,7 @@ def run() -> int:
             drain=timedelta(seconds=settings.drain_seconds),
             limit=settings.max_running,
             notify=partial(notify, settings.notify_socket),
+            outlets=outlets,
         ).start()
     return 0
 

@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 from core.db import new_id
 from core.schema import data_update_log, job_pause, job_run, run_attempt, run_event
+from scheduler import run_alerts
 from scheduler.job import DONE_WELL, ENDED_BADLY, PENDING, TRANSITIONS, RunStatus
 from scheduler.process_identity import Process
 from scheduler.retry import RetryPolicy, next_attempt
@@ -247,6 +248,8 @@ def end_run(
         move(connection, run.id, end.status, RunStatus.QUEUED, now, why, not_before=again, finished_at=None)
     elif end.status is not RunStatus.SKIPPED:  # a day without trading is no failed update
         log_update(connection, current, end, now, table_name=table_name)
+    last = again is None
+    run_alerts.note_end(connection, current, end.status, end.record_count, end.reason, now, last=last)
     return True
 
 

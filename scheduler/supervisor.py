@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row
 
 from core import db
 from core.crash_points import reached
-from scheduler import run_store
+from scheduler import run_alerts, run_store
 from scheduler.firing import require_calendar
 from scheduler.job import Job, RunStatus
 from scheduler.leadership import Leadership, Stillness
@@ -60,6 +60,7 @@ class Supervisor:
         self.ending: dict[int, End] = {}  # adopted runs that were asked to end, and why
         self.abandoned: list[subprocess.Popen[bytes]] = []  # of the time when we led, to be buried
         self.stillness = Stillness()
+        self.silent: set[int] = set()  # runs that have said nothing for too long
 
     def start_queued(self, now: datetime) -> None:
         """Claim and start the runs that are ready, oldest business date first, while there is room."""
@@ -193,6 +194,7 @@ class Supervisor:
         self.stillness.keep_only(
             {(what, run.id, run.attempt) for run in running for what in ("beat", "work")}
         )
+        self.silent &= {run.id for run in running}
 
     def _look_at(self, run: Row[Any], now: datetime) -> bool:
         """Whether the run goes on."""
@@ -253,12 +255,19 @@ class Supervisor:
         job = self.jobs.get(run.job_id)
         still = self.stillness.seconds(("work", run.id, run.attempt), run.progress_at)
         if job is None or still < job.silent_minutes * 60:
+            if run.id in self.silent:
+                self.silent.discard(run.id)
+                with self.leader.write() as connection:
+                    run_alerts.note_sound(connection, run.id, now)
             return
         reason = f"{run.job_id} has said nothing for {job.silent_minutes:g} minutes"
         with self.leader.write() as connection:
             news = run_store.note_alert(
                 connection, run, "silent", f"silent:{run.id}:{run.attempt}", reason, now
             )
+            if news:
+                run_alerts.note_silence(connection, run, job.silent_minutes, now)
+        self.silent.add(run.id)
         if news:
             log.warning("run %d: %s", run.id, reason)
         if job.kill_silent:

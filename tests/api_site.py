@@ -27,7 +27,7 @@ from core.schema import (
     tmp_fund_nav,
 )
 from core.trading_calendar import load_calendar
-from scheduler import commands
+from scheduler import commands, run_alerts, run_store
 from scheduler.health_check import create_health_app
 from scheduler.overview import observer_engine
 from scheduler.web.access import LARGEST_BODY, LARGEST_HEAD, Access, token_hash
@@ -102,6 +102,9 @@ def fill(engine: Engine, folder: Path) -> None:
             connection.execute(
                 insert(run_event).values(run_id=2, at=when, from_status=old, to_status=new, kind="state")
             )
+        run = run_store.get_run(connection, 2)
+        assert run is not None
+        run_alerts.note_blocked(connection, run, "what needs it waits", begun + timedelta(seconds=3))
 
 
 def app_of(engine: Engine, access: Access | None = None) -> Flask:

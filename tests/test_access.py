@@ -44,6 +44,10 @@ WHO = {
     "POST /api/v1/runs/<run>/retry": "admin",
     "GET /api/v1/events": "viewer",
     "GET /api/v1/commands": "viewer",
+    "GET /api/v1/alerts": "viewer",
+    "GET /api/v1/alerts/<alert>": "viewer",
+    "POST /api/v1/alerts/<alert>/silence": "admin",
+    "POST /api/v1/alerts/<alert>/unsilence": "admin",
     "GET /api/v1/chain": "viewer",
     "GET /api/v1/etl/status": "viewer",
     "GET /api/v1/quality": "viewer",
@@ -56,7 +60,7 @@ WHO = {
     "GET /api/v1/ranks": "viewer",
     "GET /api/v1/ranking": "viewer",
 }
-NAMED = {"job": "collect", "run": "2", "fund": "000001"}
+NAMED = {"job": "collect", "run": "2", "alert": "1", "fund": "000001"}
 HASH = token_hash(ADMIN)
 
 

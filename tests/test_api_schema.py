@@ -23,7 +23,7 @@ from tests.api_site import ADMIN, TOKENS, VIEWER, answering, app_of, bearer, fil
 from tests.test_access import WHO
 
 EXAMPLES = 6
-KNOWN = {"job": "collect", "run": "2", "fund": "000001"}
+KNOWN = {"job": "collect", "run": "2", "alert": "1", "fund": "000001"}
 # Wrong tokens are slowed down, so tests.test_access asks with them, at every address. A well-formed request may be
 # refused: for an instant of the year 1, or a `from` after its `to`; for what is known test_api says what is answered.
 LEFT_OUT = [ignored_auth, positive_data_acceptance]

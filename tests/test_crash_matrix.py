@@ -32,6 +32,7 @@ from core.standin.market import View, iso_dates
 from core.trading_calendar import library_sessions
 from scheduler import commands
 from scheduler.job import PENDING, TRANSITIONS, RunStatus
+from tests.chat_servers import ChatServer
 from tests.conftest import _new_database
 from tests.daemon import SWEEPS, DaemonProcess, at, jobs_file, until
 from tests.stored_days import require_counted
@@ -46,6 +47,7 @@ DAEMON_POINTS = (
     *("claim.committed", "child.started", "child.reaped", "end.recorded", "recover.ended"),
     *("release.moved", "release.committed"),
 )
+ALERT_POINTS = ("alert.claimed", "alert.sent", "alert.recorded")  # of the child that sends, here pings
 EVERY_JOB = ("claimed", "written", "ended", "committed", "over")  # of each job: see run_context.py, runner.py
 COLLECT = (
     *("collect.claimed", "collect.fetched", "collect.staged"),
@@ -90,6 +92,10 @@ class Kill:
     @property
     def interrupted(self) -> tuple[int, ...]:
         """How many attempts may end with it."""
+        if self.point in ALERT_POINTS and self.who != "child":
+            return (0, 1)  # whatever the daemon was at
+        if self.point in ALERT_POINTS:
+            return (0,)
         if self.point == "child.started":
             return (0, 1)  # the orphan takes its claim over before the next daemon looks, or it does not
         if self.point == "claim.committed":
@@ -131,6 +137,10 @@ PLANS = (
     Plan(
         (Kill("collect.claimed", "daemon"), Kill("merge.merged", "daemon"), Kill("metrics.ended", "daemon"))
     ),
+    Plan((Kill("alert.claimed", "child"),)),
+    Plan((Kill("alert.sent", "both"),)),
+    Plan((Kill("alert.sent", "child"),)),
+    Plan((Kill("alert.recorded", "daemon"),)),
     Plan((Kill("sweep.fetched", "both"), Kill("metrics.cleared", "child")), "sweep"),
     Plan((Kill("merge.navs", "child"), Kill("metrics.committed", "both")), "sweep"),
     Plan((Kill("sweep.ended", "both"), Kill("metrics.over", "child")), "sweep"),
@@ -325,12 +335,19 @@ def play(story: Story, plan: Plan) -> Outcome:
     """Kill, start again what died, wait for the end; what is wrong then, and how the attempts ended."""
     home = story.folder / f"{plan.act} {' '.join(kill.armed for kill in plan.kills)}"
     wanted = story.ends[plan.act]
-    with story.stage(plan.act, home, story.begins[plan.act]) as night:
+    with (
+        story.stage(plan.act, home, story.begins[plan.act]) as night,
+        ChatServer(lambda: night.now) as switch,
+    ):
+        if plan.kills[0].point in ALERT_POINTS:
+            night.environment["NAVKEEPER_HEARTBEAT_URL"] = f"http://{switch.address}/ping"
         try:
             disturb(night, plan)
             night.come_to(lambda: is_over(night, plan, wanted), "the end of an undisturbed night")
             night.kill()
             wrong = complaints(night, plan, wanted)
+            if plan.kills[0].point in ALERT_POINTS and list(dict.fromkeys(switch.pinged)) != ["/start", ""]:
+                wrong.append(f"the dead man's switch heard {switch.pinged}")
         except AssertionError as error:
             wrong = [f"{error}; {shown_runs(night)}"]
         return Outcome(plan, shown(attempts(night.engine)), wrong)
@@ -352,7 +369,19 @@ def disturb(night: Night, plan: Plan) -> None:
 
 def is_over(night: Night, plan: Plan, wanted: dict[str, list[Any]]) -> bool:
     """The runs are as they should be, and a daemon has looked at them since the last kill."""
-    return len(night.codes) == plan.deaths and night.leads() and ledger(night.engine) == wanted["job_run"]
+    done = len(night.codes) == plan.deaths and night.leads() and ledger(night.engine) == wanted["job_run"]
+    return done and (plan.kills[0].point not in ALERT_POINTS or pings(night.engine) == PINGED)
+
+
+PINGED = [("PING_START", "SENT"), ("PING_OK", "SENT")]
+
+
+def pings(engine: Engine) -> list[Any]:
+    """What the dead man's switch was to hear, and whether that is done."""
+    said = schema.alert_delivery.c
+    query = select(said.notice, said.status).where(said.once_key.is_not(None)).order_by(said.id)
+    with db.read(engine) as connection:
+        return [tuple(row) for row in connection.execute(query)]
 
 
 def shown_runs(night: Night) -> str:

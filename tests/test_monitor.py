@@ -291,6 +291,7 @@ def test_json_has_stable_keys_and_is_ascii(home: Path) -> None:
         "last_batch",
         "quarantine",
         "last_failed_gate",
+        "alerts",
     }
 
 

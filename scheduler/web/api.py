@@ -15,7 +15,7 @@ from flask import Flask, g, request
 
 from core import db
 from core.errors import UsageError
-from scheduler import commands, listing, metrics_listing, nav_listing, quality
+from scheduler import alert_listing, commands, listing, metrics_listing, nav_listing, quality
 from scheduler.overview import collect_overview
 from scheduler.web import market, params, records
 from scheduler.web.access import Access, Role
@@ -77,8 +77,9 @@ class Api:
             self._require_job(job)
         with db.read(self.engine):  # a database that is not there is refused here, not made
             pass
-        who = f"api:{g.role.name.lower()}@{request.remote_addr}"
-        row = commands.request(self.writer(), self.clock, action=action, requested_by=who, job_id=job, **what)
+        row = commands.request(
+            self.writer(), self.clock, action=action, requested_by=_who(), job_id=job, **what
+        )
         if row.status == commands.EXPIRED:
             raise Problem("no_daemon")
         record = listing.command_record(row)
@@ -126,6 +127,30 @@ class Api:
     def list_commands(self, asked: params.AskedCommands) -> Rows:
         found = listing.list_commands(self.engine, asked.limit + 1, asked.before)
         return Rows.by_key(found, asked.limit, "before", "command")
+
+    # Alerts
+
+    def list_alerts(self, asked: params.AskedAlerts) -> Rows:
+        found = alert_listing.list_alerts(
+            self.engine, self.clock(), only_open=asked.open, before=asked.before, limit=asked.limit + 1
+        )
+        return Rows.by_key(found, asked.limit, "before", "alert")
+
+    def show_alert(self, asked: params.AlertPath) -> Record:
+        with _missing("unknown_alert"):
+            return alert_listing.show_alert(self.engine, asked.alert, self.clock())
+
+    def silence(self, asked: tuple[params.AlertPath, params.Silence]) -> Record:
+        path, body = asked
+        self.show_alert(path)
+        now, who = self.clock(), _who()
+        until = now + timedelta(minutes=body.minutes)
+        with _missing("alert_over"):
+            return alert_listing.silence(self.writer(), path.alert, until, who, now)
+
+    def unsilence(self, asked: params.AlertPath) -> Record:
+        self.show_alert(asked)
+        return alert_listing.unsilence(self.writer(), asked.alert, self.clock())
 
     # The night
 
@@ -216,7 +241,7 @@ class Api:
         return Rows(items, then)
 
     def routes(self) -> list[Route]:
-        return [*self._routes_of_runs(), *self._routes_of_funds()]
+        return [*self._routes_of_runs(), *self._routes_of_alerts(), *self._routes_of_funds()]
 
     def _routes_of_runs(self) -> list[Route]:
         nothing, job, run = params.NoParams, params.JobPath, params.RunPath
@@ -256,6 +281,24 @@ class Api:
             Route("GET", "/commands", self.list_commands, params.AskedCommands, Page[records.Command]),
             Route("GET", "/chain", self.chain, nothing, records.Chain),
             Route("GET", "/etl/status", self.etl_status, nothing, records.EtlStatus),
+        ]
+
+    def _routes_of_alerts(self) -> list[Route]:
+        one, unknown = params.AlertPath, ("unknown_alert",)
+        detail = records.AlertDetail
+        return [
+            Route("GET", "/alerts", self.list_alerts, params.AskedAlerts, Page[records.Alert]),
+            Route("GET", "/alerts/{alert}", self.show_alert, one, detail, problems=unknown),
+            Route(
+                "POST",
+                "/alerts/{alert}/silence",
+                self.silence,
+                one,
+                detail,
+                body=params.Silence,
+                problems=(*unknown, "alert_over", "unsupported_media_type", "request_entity_too_large"),
+            ),
+            Route("POST", "/alerts/{alert}/unsilence", self.unsilence, one, detail, problems=unknown),
         ]
 
     def _routes_of_funds(self) -> list[Route]:
@@ -307,6 +350,10 @@ class Api:
                 )
             ),
         ]
+
+
+def _who() -> str:
+    return f"api:{g.role.name.lower()}@{request.remote_addr}"
 
 
 @contextmanager

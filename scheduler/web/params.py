@@ -18,6 +18,7 @@ from scheduler.job import RunStatus
 from scheduler.metrics_listing import SCORE
 from scheduler.task_params import InstantText, Params
 
+LONGEST_SILENCE = 366 * 24 * 60  # minutes
 LONGEST_PARAMS = 8000  # characters as JSON
 RANKED_BY = (SCORE, *COLUMNS)
 
@@ -156,9 +157,25 @@ class AskedEvents(Params):
     limit: Whole = limit_of(500)
 
 
+class AlertPath(Params):
+    alert: Id
+
+
+class AskedAlerts(Params):
+    open: Flag = Field(False, description="only those that are not over")
+    before: Id | None = Field(None, description="only alerts with a smaller number")
+    limit: Whole = limit_of(500)
+
+
 class AskedCommands(Params):
     before: Id | None = Field(None, description="only commands with a smaller number")
     limit: Whole = limit_of(500)
+
+
+class Silence(Params):
+    """The body that may come with a silence."""
+
+    minutes: Annotated[int, Field(ge=1, le=LONGEST_SILENCE, strict=True, description="from now on")] = 480
 
 
 class Trigger(Params):

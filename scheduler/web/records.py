@@ -137,6 +137,40 @@ class Command(Record):
     params: dict[str, Any]
 
 
+class Alert(Record):
+    alert: int
+    state: str
+    kind: str
+    fingerprint: str
+    job: str | None
+    task: str | None
+    business_date: date | None
+    run: int | None
+    opened_at: datetime
+    last_seen_at: datetime
+    recovered_at: datetime | None
+    seconds: int
+    seen: int
+    silenced_until: datetime | None
+    silenced_by: str | None
+    figures: dict[str, Any]
+    command: str
+
+
+class Delivery(Record):
+    notice: str
+    status: str
+    created_at: datetime
+    sent_at: datetime | None
+    channel: str | None
+    attempts: int
+    last_error: str | None
+
+
+class AlertDetail(Alert):
+    deliveries: list[Delivery]
+
+
 class Chain(Record):
     business_date: date | None
     steps: list[ChainStep]
