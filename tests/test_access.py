@@ -27,6 +27,8 @@ from tests.example_night import NOW
 # Every address and who may ask for it; one that is missing here fails the test.
 WHO = {
     "GET /health": "anyone",
+    "GET /health/live": "anyone",
+    "GET /health/ready": "anyone",
     "GET /metrics": "viewer",
     "GET /api/v1/openapi.json": "anyone",
     "GET /api/v1/jobs": "viewer",
