@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import date, datetime, time
+from functools import lru_cache
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
@@ -25,7 +27,8 @@ from scheduler.verdict import STATES
 Labelled = Iterable[tuple[str, float]]
 
 
-class Figures(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Figures:
     """What /metrics says."""
 
     seen: Overview
@@ -203,7 +206,13 @@ class FiguresCollector(Collector):
 
 def exposition(figures: Figures, accept: str) -> tuple[bytes, str]:
     """The text and its content type: OpenMetrics where `accept` (the request's header) asks for it."""
+    content_type = choose_encoder(accept)[1]
+    return _text(figures, content_type), content_type
+
+
+@lru_cache(maxsize=4)
+def _text(figures: Figures, content_type: str) -> bytes:
+    """Written once for all who were given these figures."""
     registry = CollectorRegistry()
     registry.register(FiguresCollector(figures))
-    encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+    return choose_encoder(content_type)[0](registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -107,6 +108,9 @@ def _serve(host: str | None, port: int | None) -> int:
     access = access_of(settings, host)
     engine = observer_engine(settings.database_url())
     app = create_health_app(engine, jobs, clock_from(settings), access, SHARED_SECONDS)
+    logging.getLogger("waitress.queue").setLevel(
+        logging.ERROR
+    )  # it warns of every request that waits a moment
     limits = {"max_request_body_size": LARGEST_BODY, "max_request_header_size": LARGEST_HEAD}
     try:
         server = create_server(app, host=host, port=port, threads=8, ident="navkeeper", **limits)

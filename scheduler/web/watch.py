@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, jsonify, request
@@ -35,25 +36,13 @@ def add_watch(
     def look() -> Figures:
         return read_figures(engine, collect_overview(engine, jobs, clock()))
 
-    def require_ready() -> None:
-        """Raises DatabaseUnavailable, SchemaOutdated."""
-        with db.read(engine) as connection:
-            if db.revision(connection) != db.newest_revision():
-                raise SchemaOutdated(db.outdated_message(engine))
-
-    figures, ready = SharedAnswer(look, shared_seconds), SharedAnswer(require_ready, shared_seconds)
+    figures = SharedAnswer(look, shared_seconds)
+    ready = SharedAnswer(lambda: _require_ready(engine), shared_seconds)
 
     @app.get("/health")
     @allow(Role.ANYONE)
     def healthy() -> Response:
-        now = clock()
-        try:
-            found = health.health_of(figures().seen, now)
-        except NavKeeperError as error:
-            log.error("/health: %s: %s", error.code, error)
-            found = health.unreadable(error, now)
-        body = health.standard_body(found) if _wants_standard() else health.plain_body(found)
-        return _health_reply(body, found.http_status)
+        return _health(figures, clock())
 
     @app.get("/health/live")
     @allow(Role.ANYONE)
@@ -63,24 +52,48 @@ def add_watch(
     @app.get("/health/ready")
     @allow(Role.ANYONE)
     def readiness() -> Response:
-        reasons: tuple[str, ...] = ()
-        try:
-            ready()
-        except NavKeeperError as error:
-            log.error("/health/ready: %s: %s", error.code, error)
-            reasons = (error.code,)
-        return _health_reply(health.short_body(reasons, standard=_wants_standard()), 503 if reasons else 200)
+        return _readiness(ready)
 
     @app.get("/metrics")
     @allow(Role.VIEWER)
     def metrics() -> Response:
-        now, found = clock(), figures()
-        if _wants_prometheus(request.args.get("format"), request.accept_mimetypes):
-            text, content_type = exposition(found, request.headers.get("Accept", ""))
-            return Response(text, content_type=content_type)
-        return jsonify(
-            nav_records=found.nav_records, fund_count=found.fund_count, timestamp=health.shanghai(now)
-        )
+        return _metrics(figures(), clock())
+
+
+def _require_ready(engine: Engine) -> None:
+    """Raises DatabaseUnavailable, SchemaOutdated."""
+    with db.read(engine) as connection:
+        if db.revision(connection) != db.newest_revision():
+            raise SchemaOutdated(db.outdated_message(engine))
+
+
+def _health(figures: Callable[[], Figures], now: datetime) -> Response:
+    try:
+        found = health.health_of(figures().seen, now)
+    except NavKeeperError as error:
+        log.error("/health: %s: %s", error.code, error)
+        found = health.unreadable(error, now)
+    body = health.standard_body(found) if _wants_standard() else health.plain_body(found)
+    return _health_reply(body, found.http_status)
+
+
+def _readiness(ready: Callable[[], None]) -> Response:
+    reasons: tuple[str, ...] = ()
+    try:
+        ready()
+    except NavKeeperError as error:
+        log.error("/health/ready: %s: %s", error.code, error)
+        reasons = (error.code,)
+    body = health.short_body(reasons, standard=_wants_standard())
+    return _health_reply(body, 503 if reasons else 200)
+
+
+def _metrics(found: Figures, now: datetime) -> Response:
+    if _wants_prometheus(request.args.get("format"), request.accept_mimetypes):
+        text, content_type = exposition(found, request.headers.get("Accept", ""))
+        return Response(text, content_type=content_type)
+    body = {"nav_records": found.nav_records, "fund_count": found.fund_count}
+    return jsonify(body | {"timestamp": health.shanghai(now)})
 
 
 def _health_reply(body: dict[str, Any], status: int) -> Response:
