@@ -182,13 +182,15 @@ def ask(address: str, path: str, accept: str, seconds: float) -> dict[str, Any]:
     """20 clients, each on a connection of its own that stays open."""
     took: list[float] = []
     statuses: set[int] = set()
-    end = time.monotonic() + seconds
+    ready = threading.Barrier(CLIENTS)
 
     def client() -> None:
         mine = []
         with httpx.Client(
             base_url=address, headers={"Accept": accept}, timeout=60, trust_env=False
         ) as session:
+            ready.wait(60)
+            end = time.monotonic() + seconds
             while time.monotonic() < end:
                 begun = time.perf_counter()
                 statuses.add(session.get(path).status_code)

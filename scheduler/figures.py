@@ -114,13 +114,17 @@ PLAIN: tuple[tuple[str, str, Callable[[Figures], float | None]], ...] = (
     (
         "daemon_heartbeat_timestamp_seconds",
         "When the daemon last gave a sign of life.",
-        lambda found: found.seen.daemon.heartbeat_at and found.seen.daemon.heartbeat_at.timestamp(),
+        lambda found: _of_instant(found.seen.daemon.heartbeat_at),
     ),
 )
 
 
 def _of_day(day: date | None) -> float | None:
     return None if day is None else _midnight(day)
+
+
+def _of_instant(instant: datetime | None) -> float | None:
+    return None if instant is None else instant.timestamp()
 
 
 class _Batch(NamedTuple):
