@@ -74,7 +74,7 @@ def _midnight(day: date) -> float:
 # Name, what it is, its value where there is one. Instants, not ages: the reader subtracts them from its own clock.
 PLAIN: tuple[tuple[str, str, Callable[[Figures], float | None]], ...] = (
     ("nav_records", "Rows of fund_nav.", lambda found: found.nav_records),
-    ("fund_count", "Funds in the fund list.", lambda found: found.fund_count),
+    ("funds", "Funds in the fund list.", lambda found: found.fund_count),
     (
         "newest_nav_rows",
         "Rows of fund_nav on its newest trading day.",

@@ -294,7 +294,7 @@ def test_prometheus_figures(site: Site) -> None:
     }
     wednesday = 1769529600  # 2026-01-27T16:00:00Z, midnight of the 28th in Shanghai
     assert found["navkeeper_nav_records",] == 298
-    assert found["navkeeper_fund_count",] == 100
+    assert found["navkeeper_funds",] == 100
     assert found["navkeeper_newest_nav_rows",] == 98
     assert found["navkeeper_quarantined_rows",] == 3
     assert found["navkeeper_newest_nav_date_timestamp_seconds",] == wednesday
