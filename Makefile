@@ -17,9 +17,10 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit -q -c pyproject.toml -r main.py config core scheduler
 
 # About 45 minutes. By default bench.failover does 200 dates and bench.thundering_herd 1,000 jobs. Not here, because
-# they take an hour or need other libraries: bench.market_backfill, bench.metrics_speed.
+# they take an hour, ten minutes or other libraries: bench.market_backfill, bench.scrape, bench.metrics_speed.
 bench: .venv/dev
 	$(BIN)/python -m bench.idle
 	$(BIN)/python -m bench.outage

@@ -31,7 +31,7 @@ ACTIONS = {
     "report": "the week as a page, as JSON or as Markdown for a chat",
     "quarantine": "rows that failed a rule: list, show, release, reject",
     "alert": "what is the matter: list, show, silence, unsilence; test: a message through every channel",
-    "doctor": "check configuration, database, calendar, source and disk",
+    "doctor": "what could be wrong on this machine, and what to do",
     "demo": "a night on a simulated market, start to end",
 }
 TWO_WORDS = ("nav show", "metrics show")  # one action each
@@ -75,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--force", action="store_true", help="validate: merge although a gate refuses the batch"
     )
+    found.add_argument("--only", metavar="CHECK", help="doctor: only this check, such as daemon or disk")
     found.add_argument("--version", action="version", version=f"NavKeeper {VERSION}")
     return found
 

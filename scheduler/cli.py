@@ -45,7 +45,7 @@ ALLOWED = {
     "all": {"date", "source", "json"},
     "status": {"json"},
     "token": {"json"},
-    "doctor": {"json"},
+    "doctor": {"json", "only"},
 }
 COMMANDS = ("jobs", "runs")
 EVIDENCE = ("quality", "report", "quarantine", "nav show", "metrics show", "rank", "export", "risk-free")
@@ -148,7 +148,13 @@ class Command:
         if action == "doctor":
             from scheduler.doctor import doctor
 
-            return doctor(self.engine, self.settings, self.clock(), as_json=self.options.json)
+            return doctor(
+                self.engine,
+                self.settings,
+                self.clock(),
+                as_json=self.options.json,
+                only=self.options.only,
+            )
         if action == "status":
             return self.status()
         ensure_ready(self.engine, self.clock())

@@ -7,7 +7,7 @@ arguments or from that database.
 from __future__ import annotations
 
 import hashlib
-import pickle
+import pickle  # nosec B403  # see where it is loaded
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -121,7 +121,7 @@ def packed(histories: Sequence[History]) -> bytes:
 def unpacked(text: bytes) -> Iterator[History]:
     """What was packed, row for row."""
     days: dict[int | None, date | None] = {None: None}  # one object a day, as funds share them
-    for fund_code, count, columns in pickle.loads(text):  # noqa: S301 - as trusted as the cluster that computes for us
+    for fund_code, count, columns in pickle.loads(text):  # nosec B301  # noqa: S301 - as trusted as the cluster that computes for us
         if count and columns[DAY] is not None:
             days |= {number: date.fromordinal(number) for number in set(columns[DAY]) - days.keys()}
             columns[DAY] = [days[number] for number in columns[DAY]]

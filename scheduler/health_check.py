@@ -1,8 +1,4 @@
-"""Health, figures and the REST API over HTTP: `python scheduler/health_check.py`, or `python main.py health`.
-
-`/health` is for load balancers and watchdogs, `/metrics` for dashboards and Prometheus. Clients get
-codes; what went wrong in detail goes to the log.
-"""
+"""Health, figures and the REST API over HTTP: `python scheduler/health_check.py`, or `python main.py health`."""
 
 from __future__ import annotations
 
@@ -10,10 +6,9 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":  # started as a file: its folder is on the path, the project is not
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -27,109 +22,34 @@ if TYPE_CHECKING:
     from scheduler.job import Job
     from scheduler.web.access import Access
 
-log = logging.getLogger(__name__)
-PROMETHEUS_TYPES = ("text/plain", "application/openmetrics-text")
-JSON_TYPES = ("application/json", "application/*", "*/*")
+SHARED_SECONDS = 1.0  # how old an answer may be that many share
 
 
 def create_health_app(
-    engine: Engine, jobs: Mapping[str, Job], clock: Clock, access: Access | None = None
+    engine: Engine,
+    jobs: Mapping[str, Job],
+    clock: Clock,
+    access: Access | None = None,
+    shared_seconds: float = 0.0,
 ) -> Flask:
     """A WSGI application; the database may be away when it starts and whenever it is asked.
 
     `engine` should come from `observer_engine`, which answers or fails within seconds. Without `access` reading is
-    open and nobody may act.
+    open and nobody may act. What many ask for, /health and /metrics, may be `shared_seconds` old.
     """
-    from flask import Flask, Response, jsonify, request
+    from flask import Flask
 
-    from scheduler.figures import exposition, read_figures
-    from scheduler.web.access import OPEN, Role, allow, guard
+    from scheduler.web.access import OPEN, guard
     from scheduler.web.api import add_api
     from scheduler.web.problems import handle
+    from scheduler.web.watch import add_watch
 
     app = Flask(__name__, static_folder=None)
     guard(app, access or OPEN, clock)
     handle(app)
     add_api(app, engine, jobs, clock, access or OPEN)
-
-    @app.get("/health")
-    @allow(Role.ANYONE)
-    def health() -> tuple[Response, int]:
-        body, status = _health(engine, jobs, clock())
-        return jsonify(body), status
-
-    @app.get("/metrics")
-    @allow(Role.VIEWER)
-    def metrics() -> Response:
-        now = clock()
-        figures = read_figures(engine)
-        if _wants_prometheus(request.args.get("format"), request.accept_mimetypes):
-            text, content_type = exposition(figures, request.headers.get("Accept", ""))
-            return Response(text, content_type=content_type)
-        return jsonify(
-            nav_records=figures.nav_records, fund_count=figures.fund_count, timestamp=_shanghai(now)
-        )
-
+    add_watch(app, engine, jobs, clock, shared_seconds)
     return app
-
-
-def _health(engine: Engine, jobs: Mapping[str, Job], now: datetime) -> tuple[dict[str, Any], int]:
-    """The body of /health and its status code.
-
-    `today_nav_count` counts the funds of the newest business date: the expected one, or a newer
-    one as soon as rows of it have arrived.
-    """
-    body: dict[str, Any] = {
-        "status": "unhealthy",
-        "database": "connected",
-        "today_nav_count": None,
-        "timestamp": _shanghai(now),
-        "daemon": "unknown",
-        "expected_date": None,
-        "newest_date": None,
-    }
-    from core.errors import DatabaseUnavailable, NavKeeperError
-    from scheduler.overview import collect_overview
-
-    try:
-        seen = collect_overview(engine, jobs, now)
-    except NavKeeperError as error:
-        log.error("/health: %s: %s", error.code, error)
-        if isinstance(error, DatabaseUnavailable):
-            body["database"] = "disconnected"
-        return body | {"reasons": [error.code]}, 503
-    nav = seen.table("fund_nav")
-    late = seen.expected_date is not None and (
-        nav.newest_date is None or nav.newest_date < seen.expected_date
-    )
-    problems = [reason.code for reason in seen.verdict.reasons if reason.state not in ("OK", "RUNNING")]
-    body |= {
-        "status": "healthy" if seen.daemon.running else "unhealthy",
-        "today_nav_count": 0 if late else nav.rows,
-        "daemon": "running" if seen.daemon.running else "stopped",
-        "expected_date": seen.expected_date.isoformat() if seen.expected_date else None,
-        "newest_date": nav.newest_date.isoformat() if nav.newest_date else None,
-        "reasons": list(dict.fromkeys(problems)),
-    }
-    return body, 200 if seen.daemon.running else 503
-
-
-def _shanghai(instant: datetime) -> str:
-    from core.trading_calendar import SHANGHAI
-
-    return instant.astimezone(SHANGHAI).isoformat(timespec="seconds")
-
-
-def _wants_prometheus(form: str | None, accepted: Iterable[tuple[str, float]]) -> bool:
-    """Prometheus text if asked for by ?format=prometheus, or by an Accept that prefers it to JSON."""
-    if form:
-        return form == "prometheus"
-    wanted: dict[str, float] = {}
-    for value, quality in accepted:
-        kind = value.partition(";")[0]
-        wanted[kind] = max(quality, wanted.get(kind, 0))
-    best_json = max((wanted.get(kind, 0) for kind in JSON_TYPES), default=0)
-    return max(wanted.get(kind, 0) for kind in PROMETHEUS_TYPES) > best_json
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -186,7 +106,11 @@ def _serve(host: str | None, port: int | None) -> int:
     jobs = load_jobs(settings.jobs_file)
     log_to(settings, "health.log")
     access = access_of(settings, host)
-    app = create_health_app(observer_engine(settings.database_url()), jobs, clock_from(settings), access)
+    engine = observer_engine(settings.database_url())
+    app = create_health_app(engine, jobs, clock_from(settings), access, SHARED_SECONDS)
+    logging.getLogger("waitress.queue").setLevel(
+        logging.ERROR
+    )  # it warns of every request that waits a moment
     limits = {"max_request_body_size": LARGEST_BODY, "max_request_header_size": LARGEST_HEAD}
     try:
         server = create_server(app, host=host, port=port, threads=8, ident="navkeeper", **limits)

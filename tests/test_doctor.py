@@ -69,8 +69,18 @@ def test_a_line_per_check(
     assert doctor(sqlite_engine, settings, NOW, as_json=False) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == [
-        f"ok   {name}"
-        for name in ("configuration", "home", "database", "calendar", "daemon", "disk", "source")
+        f"{level} {name}"
+        for name, level in {
+            "configuration": "ok  ",
+            "home": "ok  ",
+            "database": "ok  ",
+            "calendar": "ok  ",
+            "daemon": "warn",
+            "lock": "ok  ",
+            "clock": "ok  ",
+            "disk": "ok  ",
+            "source": "ok  ",
+        }.items()
     ]
 
 

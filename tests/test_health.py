@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import re
@@ -24,8 +25,10 @@ from sqlalchemy.engine import URL
 from waitress.server import create_server
 
 from core import nav_days
-from core.db import connect, write
+from core.db import ALEMBIC, connect, write
+from core.initialise import initialise
 from core.schema import daemon, fund_nav, metadata
+from scheduler import health
 from scheduler.health_check import create_health_app
 from scheduler.overview import observer_engine
 from scheduler.process_identity import this_process
@@ -132,6 +135,81 @@ def test_a_dead_daemon_of_this_host_is_an_outage_at_once(site: Site, filled: Eng
     assert reply.json()["reasons"] == ["daemon_gone"]
 
 
+def test_a_failed_night_needs_somebody(site: Site, filled: Engine) -> None:
+    with write(filled) as connection:
+        night.add_run(connection, "metrics", night.NIGHT, "FAILED", "21:00", 5, None, "no memory left")
+    reply = site.get("/health")
+    assert (reply.status_code, reply.json()["status"]) == (503, "unhealthy")
+    assert (reply.json()["reasons"], reply.json()["daemon"]) == (["job_failed"], "running")
+    assert "no memory" not in reply.text
+
+
+def test_every_code_of_a_verdict_has_its_level() -> None:
+    """Those that scheduler/verdict.py gives in words, and the daemon's states."""
+    tree = ast.parse((ROOT / "scheduler" / "verdict.py").read_text(encoding="utf-8"))
+    calls = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Reason"
+    ]
+    constants = (ast.literal_eval(call.args[1]) for call in calls if isinstance(call.args[1], ast.Constant))
+    daemon_states = {"daemon_absent", "daemon_stopped", "daemon_gone", "heartbeat_old"}
+    jobs = {"job_failed", "job_blocked"}
+    assert set(constants) | daemon_states | jobs == set(health.REASONS) | set(health.WELL)
+
+
+def test_the_standard_form_for_those_who_ask_for_it(site: Site, filled: Engine) -> None:
+    kind = "application/health+json"
+    reply = site.get("/health", Accept=kind)
+    assert (reply.status_code, reply.headers["content-type"]) == (200, kind)
+    body = reply.json()
+    assert (body["status"], body["notes"]) == ("pass", [])
+    time = "2026-01-28T22:10:05+08:00"
+    known = {"componentType": "datastore", "status": "pass", "time": time}
+    assert body["checks"]["fund_nav:rows"] == [known | {"observedValue": 98, "observedUnit": "funds"}]
+    assert body["checks"]["daemon:heartbeat"][0]["observedValue"] == 3
+    assert body["checks"]["validate:status"][0]["observedValue"] == "SUCCESS"
+    site.now = night.at("2026-01-29 22:00")
+    with write(filled) as connection:
+        connection.execute(update(daemon).values(heartbeat_at=site.now))
+    late = site.get("/health", Accept=f"{kind}, application/json").json()
+    assert (late["status"], late["notes"]) == ("warn", ["behind"])
+    assert late["checks"]["fund_nav:newestDate"][0] | {"time": time} == known | {
+        "status": "warn",
+        "output": "behind",
+        "observedValue": "2026-01-28",
+    }
+    with write(filled) as connection:
+        connection.execute(delete(daemon))
+    gone = site.get("/health", Accept=kind)
+    assert (gone.status_code, gone.json()["status"]) == (503, "fail")
+    assert gone.json()["notes"] == ["daemon_absent", "behind"]
+    assert gone.json()["checks"]["daemon:heartbeat"][0]["output"] == "daemon_absent"
+    for accept in ("*/*", "application/json", f"application/json, {kind};q=0.5"):
+        assert site.get("/health", Accept=accept).headers["content-type"] == "application/json"
+
+
+def test_live_and_ready_say_nothing_but_codes(tmp_path: Path) -> None:
+    url = URL.create("sqlite", database=str(tmp_path / "navkeeper.db"))
+    served = Site(url)
+    well = {"status": "healthy", "reasons": []}
+    try:
+        assert served.get("/health/live").json() == well  # without any database
+        gone = served.get("/health/ready")
+        assert (gone.status_code, gone.json()["reasons"]) == (503, ["database_unavailable"])
+        (tmp_path / "navkeeper.db").touch()
+        assert served.get("/health/ready").json() == {"status": "unhealthy", "reasons": ["schema_outdated"]}
+        engine = connect(url)
+        initialise(engine, night.NOW)
+        ready = served.get("/health/ready")
+        assert (ready.status_code, ready.json()) == (200, well)
+        with write(engine) as connection:
+            connection.execute(update(ALEMBIC).values(version_num="0001"))
+        engine.dispose()
+        old = served.get("/health/ready", Accept="application/health+json")
+        assert (old.status_code, old.json()) == (503, {"status": "fail", "notes": ["schema_outdated"]})
+    finally:
+        served.close()
+
+
 def test_an_incomplete_night_is_a_reason_not_an_outage(site: Site, filled: Engine) -> None:
     with write(filled) as connection:
         night.add_run(connection, "collect", night.NIGHT, "PARTIAL", "21:00", 5, 60, "60 of 105")
@@ -216,7 +294,7 @@ def test_prometheus_figures(site: Site) -> None:
     }
     wednesday = 1769529600  # 2026-01-27T16:00:00Z, midnight of the 28th in Shanghai
     assert found["navkeeper_nav_records",] == 298
-    assert found["navkeeper_fund_count",] == 100
+    assert found["navkeeper_funds",] == 100
     assert found["navkeeper_newest_nav_rows",] == 98
     assert found["navkeeper_quarantined_rows",] == 3
     assert found["navkeeper_newest_nav_date_timestamp_seconds",] == wednesday
@@ -224,6 +302,23 @@ def test_prometheus_figures(site: Site) -> None:
     assert found["navkeeper_daemon_heartbeat_timestamp_seconds",] == wednesday + 22 * 3600 + 10 * 60 + 2
     assert found["navkeeper_last_success_timestamp_seconds", "collect"] == wednesday + 19 * 3600 + 41.5
     assert found["navkeeper_last_success_timestamp_seconds", "metrics"] == wednesday + 20.5 * 3600 + 75
+    assert found["navkeeper_expected_date_timestamp_seconds",] == wednesday
+    assert found["navkeeper_calendar_end_timestamp_seconds",] == wednesday + 30 * 86400  # 2026-02-27
+    assert (found["navkeeper_batch_rows",], found["navkeeper_batch_held_rows",]) == (105, 1)
+    assert (found["navkeeper_daemon_running",], found["navkeeper_sessions_behind", "fund_nav"]) == (1, 0)
+    assert (found["navkeeper_verdict", "OK"], found["navkeeper_verdict", "LATE"]) == (1, 0)
+    assert found["navkeeper_reasons", "behind"] == 0
+    assert found["navkeeper_next_run_timestamp_seconds", "collect"] == wednesday + (24 + 19) * 3600
+    # From Thursday the 22nd on: the failed collection of the 23rd, and three nights.
+    assert found["navkeeper_runs_finished_7d", "collect"] == 4
+    assert found["navkeeper_runs_succeeded_7d", "collect"] == 3
+    labels = {
+        name
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        for name in sample.labels
+    }
+    assert labels == {"table", "state", "code", "step"}  # neither `job`, which is Prometheus', nor a fund
 
 
 def test_an_empty_database_has_figures_too(tmp_path: Path) -> None:

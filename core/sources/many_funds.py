@@ -123,7 +123,7 @@ class ManyFunds:
             raise SourceUnavailable(
                 f"no answer for an hour, {self._breaker.failures} requests failed; the last: {error}"
             )
-        self._breaker = self._breaker.after_failure(now, random.random())  # noqa: S311 - no secret
+        self._breaker = self._breaker.after_failure(now, random.random())  # nosec B311  # noqa: S311 - no secret
         if self._breaker.is_open:
             self._call_back()
 
