@@ -123,7 +123,7 @@ class Dispatch:
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,  # it has its own log
+            # stderr is the daemon's: what it says goes to its own log, only a traceback there
             start_new_session=True,
         )
         self._deadline = time.monotonic() + LONGEST

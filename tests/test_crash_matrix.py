@@ -26,7 +26,7 @@ from config.settings import ROOT
 from core import db, schema
 from core.crash_points import BOTH, PARENT
 from core.initialise import initialise
-from core.schema import data_update_log, job_command, job_pause, job_run, nav_batch
+from core.schema import job_command, job_pause, job_run
 from core.standin import Market, StandinServer, simulated_market
 from core.standin.market import View, iso_dates
 from core.trading_calendar import library_sessions
@@ -35,7 +35,7 @@ from scheduler.job import PENDING, TRANSITIONS, RunStatus
 from tests.chat_servers import ChatServer
 from tests.conftest import _new_database
 from tests.daemon import SWEEPS, DaemonProcess, at, jobs_file, until
-from tests.stored_days import require_counted
+from tests.night_records import PINGED, effects, ledger, pings, rows
 
 EVE, DAY, AFTER = date(2025, 11, 26), date(2025, 11, 27), date(2025, 11, 28)  # Wednesday to Friday
 SINCE = date(2025, 11, 10)
@@ -210,38 +210,6 @@ class Night(DaemonProcess):
         until(look, bool, what)
 
 
-def rows(engine: Engine, table: Table, *without: str) -> list[Any]:
-    """A table's content but for some columns, in order."""
-    columns = [column for column in table.c if column.name not in without]
-    with db.read(engine) as connection:
-        return sorted((tuple(row) for row in connection.execute(select(*columns))), key=repr)
-
-
-def ledger(engine: Engine) -> list[Any]:
-    """Which runs there are and how they stand, whatever their ids and attempts."""
-    names = ("job_id", "task", "business_date", "scheduled_for", "requested_by", "status", "record_count")
-    return rows(engine, job_run, *(column.name for column in job_run.c if column.name not in names))
-
-
-WHEN_AND_WHICH = (
-    *("id", "batch_id", "old_batch_id", "new_batch_id", "known_at", "held_at", "resolved_at", "updated_at"),
-)
-
-
-def effects(engine: Engine) -> dict[str, list[Any]]:
-    """Everything that a night leaves to its readers."""
-    data = ("fund_info", "fund_nav", "fund_nav_revision", "fund_event", "money_fund_yield", "fund_metrics")
-    require_counted(engine)
-    found = {
-        name: rows(engine, schema.metadata.tables[name], *WHEN_AND_WHICH) for name in (*data, "quarantine")
-    }
-    clocked = ("id", "start_time", "end_time", "duration_seconds", "run_id")
-    found["data_update_log"] = rows(engine, data_update_log, *clocked)
-    found["nav_batch"] = rows(engine, nav_batch, "id", "provenance", "collected_at", "decided_at", "run_id")
-    found["job_run"] = ledger(engine)
-    return found
-
-
 NOT_COPIED = ("trade_calendar", "merge_lock", "daemon")  # a new database has the first two
 Copy = Sequence[tuple[Table, list[dict[str, Any]]]]
 
@@ -371,17 +339,6 @@ def is_over(night: Night, plan: Plan, wanted: dict[str, list[Any]]) -> bool:
     """The runs are as they should be, and a daemon has looked at them since the last kill."""
     done = len(night.codes) == plan.deaths and night.leads() and ledger(night.engine) == wanted["job_run"]
     return done and (plan.kills[0].point not in ALERT_POINTS or pings(night.engine) == PINGED)
-
-
-PINGED = [("PING_START", "SENT"), ("PING_OK", "SENT")]
-
-
-def pings(engine: Engine) -> list[Any]:
-    """What the dead man's switch was to hear, and whether that is done."""
-    said = schema.alert_delivery.c
-    query = select(said.notice, said.status).where(said.once_key.is_not(None)).order_by(said.id)
-    with db.read(engine) as connection:
-        return [tuple(row) for row in connection.execute(query)]
 
 
 def shown_runs(night: Night) -> str:
