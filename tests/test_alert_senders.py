@@ -142,7 +142,7 @@ def test_mail_goes_through_a_real_server_with_login() -> None:
 
     def known(_server: Any, _session: Any, _envelope: Any, _mechanism: str, data: Any) -> AuthResult:
         good = isinstance(data, LoginPassword) and (data.login, data.password) == (b"keeper", b"p@ss word/9")
-        return AuthResult(success=good)
+        return AuthResult(success=good, handled=False)
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -80,6 +80,7 @@ def test_a_line_per_check(
             "clock": "ok  ",
             "disk": "ok  ",
             "source": "ok  ",
+            "alerts": "warn",
         }.items()
     ]
 
