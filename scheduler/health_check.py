@@ -1,7 +1,7 @@
-"""Health, figures and the REST API over HTTP: `python scheduler/health_check.py`, or `python main.py health`.
+"""Pages, health, figures and the REST API over HTTP: `python scheduler/health_check.py`, or `python main.py health`.
 
-`/health` is for load balancers and watchdogs, `/metrics` for dashboards and Prometheus. Clients get
-codes; what went wrong in detail goes to the log.
+The pages from `/` on are for people, `/health` is for load balancers and watchdogs, `/metrics` for dashboards and
+Prometheus. Clients get codes; what went wrong in detail goes to the log.
 """
 
 from __future__ import annotations
@@ -33,24 +33,37 @@ JSON_TYPES = ("application/json", "application/*", "*/*")
 
 
 def create_health_app(
-    engine: Engine, jobs: Mapping[str, Job], clock: Clock, access: Access | None = None
+    engine: Engine,
+    jobs: Mapping[str, Job],
+    clock: Clock,
+    access: Access | None = None,
+    *,
+    sessions: Path | None = None,
+    language: str = "zh",
+    home: Path | None = None,
 ) -> Flask:
     """A WSGI application; the database may be away when it starts and whenever it is asked.
 
     `engine` should come from `observer_engine`, which answers or fails within seconds. Without `access` reading is
-    open and nobody may act.
+    open and nobody may act. `sessions` is the file in which logins are kept; `language` is the pages', unless their
+    reader chose one; `home`: see JobMonitor.
     """
     from flask import Flask, Response, jsonify, request
 
     from scheduler.figures import exposition, read_figures
-    from scheduler.web.access import OPEN, Role, allow, guard
-    from scheduler.web.api import add_api
+    from scheduler.web.access import OPEN, Failures, Role, allow, guard
+    from scheduler.web.api import Api, add_api
+    from scheduler.web.pages import add_pages
     from scheduler.web.problems import handle
+    from scheduler.web.sessions import Sessions
+    from scheduler.web.site import Site
 
     app = Flask(__name__, static_folder=None)
-    guard(app, access or OPEN, clock)
+    site = Site(Api(engine, jobs, clock), access or OPEN, Sessions(sessions), Failures(), language, home)
+    guard(app, site.access, clock, site.sessions, site.failures)
     handle(app)
-    add_api(app, engine, jobs, clock, access or OPEN)
+    add_api(app, site.api, site.access)
+    add_pages(app, site)
 
     @app.get("/health")
     @allow(Role.ANYONE)
@@ -135,7 +148,7 @@ def _wants_prometheus(form: str | None, accepted: Iterable[tuple[str, float]]) -
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "health",
-        description="Serve /health, /metrics and the REST API over HTTP.",
+        description="Serve the web pages, /health, /metrics and the REST API over HTTP.",
         epilog="exit codes: 0 stopped by a signal; 1 the port cannot be had; 2 usage; 78 configuration",
         allow_abbrev=False,
     )
@@ -177,6 +190,7 @@ def _serve(host: str | None, port: int | None) -> int:
     from scheduler.clock import clock_from
     from scheduler.jobs_file import load_jobs
     from scheduler.log_file import log_to
+    from scheduler.monitor import home_to_name
     from scheduler.overview import observer_engine
     from scheduler.web.access import LARGEST_BODY, LARGEST_HEAD, access_of
 
@@ -186,7 +200,15 @@ def _serve(host: str | None, port: int | None) -> int:
     jobs = load_jobs(settings.jobs_file)
     log_to(settings, "health.log")
     access = access_of(settings, host)
-    app = create_health_app(observer_engine(settings.database_url()), jobs, clock_from(settings), access)
+    app = create_health_app(
+        observer_engine(settings.database_url()),
+        jobs,
+        clock_from(settings),
+        access,
+        sessions=settings.home / "web_sessions.json",
+        language=settings.language,
+        home=home_to_name(settings),
+    )
     limits = {"max_request_body_size": LARGEST_BODY, "max_request_header_size": LARGEST_HEAD}
     try:
         server = create_server(app, host=host, port=port, threads=8, ident="navkeeper", **limits)
@@ -195,7 +217,7 @@ def _serve(host: str | None, port: int | None) -> int:
         return 1
     for address in _addresses(server):
         print(
-            f"health: http://{address}/health, /metrics and /api/v1; stop with Ctrl-C",
+            f"health: http://{address}/ with /health, /metrics and /api/v1; stop with Ctrl-C",
             file=sys.stderr,
             flush=True,
         )

@@ -1,0 +1,48 @@
+"""The pages that people look at: one table row an address. Each view makes its page from the records of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flask import Blueprint, Flask
+from jinja2 import StrictUndefined
+
+from scheduler.web import assets, login_page, overview_page
+from scheduler.web.access import Role, allow
+from scheduler.web.site import keep_language, words
+
+if TYPE_CHECKING:
+    from scheduler.web.site import Site
+
+
+class Page(NamedTuple):
+    """`view` is given the site and what the path holds."""
+
+    method: str
+    path: str
+    view: Callable[..., Any]
+    role: Role = Role.VIEWER
+
+
+PAGES = (
+    Page("GET", "/", overview_page.overview),
+    Page("GET", "/login", login_page.ask_token, Role.ANYONE),
+    Page("POST", "/login", login_page.log_in, Role.ANYONE),
+    Page("POST", "/logout", login_page.log_out, Role.ANYONE),
+)
+
+
+def add_pages(app: Flask, site: Site) -> None:
+    pages = Blueprint("pages", __name__, template_folder="templates")
+    for page in PAGES:
+        view = allow(page.role)(partial(page.view, site))
+        name = f"{page.method.lower()} {page.path}".replace(".", "_")
+        pages.add_url_rule(page.path, name, view, methods=[page.method], strict_slashes=True)
+    pages.add_url_rule("/static/<name>", "static", allow(Role.ANYONE)(partial(assets.serve)))
+    pages.after_request(keep_language)
+    app.context_processor(lambda: words(site))
+    app.jinja_env.undefined = StrictUndefined
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.register_blueprint(pages)
