@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flask import Blueprint, Flask
 from jinja2 import StrictUndefined
 
-from scheduler.web import assets, login_page, overview_page
+from scheduler.web import assets, jobs_page, login_page, overview_page, runs_page
 from scheduler.web.access import Role, allow
 from scheduler.web.site import keep_language, words
 
@@ -28,6 +28,15 @@ class Page(NamedTuple):
 
 PAGES = (
     Page("GET", "/", overview_page.overview),
+    Page("GET", "/jobs", jobs_page.list_jobs),
+    Page("GET", "/jobs/<job>", jobs_page.show_job),
+    Page("POST", "/jobs/<job>/pause", jobs_page.pause, Role.ADMIN),
+    Page("POST", "/jobs/<job>/resume", jobs_page.resume, Role.ADMIN),
+    Page("POST", "/jobs/<job>/trigger", jobs_page.trigger, Role.ADMIN),
+    Page("GET", "/runs", runs_page.list_runs),
+    Page("GET", "/runs/<run>", runs_page.show_run),
+    Page("POST", "/runs/<run>/cancel", runs_page.cancel, Role.ADMIN),
+    Page("POST", "/runs/<run>/retry", runs_page.retry, Role.ADMIN),
     Page("GET", "/login", login_page.ask_token, Role.ANYONE),
     Page("POST", "/login", login_page.log_in, Role.ANYONE),
     Page("POST", "/logout", login_page.log_out, Role.ANYONE),

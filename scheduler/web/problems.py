@@ -36,7 +36,6 @@ CODES: dict[str, tuple[int, str]] = {
     "not_found": (404, N_("There is nothing at this address")),
     "unknown_job": (404, N_("There is no such job")),
     "unknown_run": (404, N_("There is no such run")),
-    "unknown_action": (404, N_("There is no such action")),
     "unknown_fund": (404, N_("There is no such fund")),
     "no_log": (404, N_("This attempt has no log that could be read here")),
     "not_stored": (404, N_("Nothing is stored of what was asked for")),

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 from flask import g, render_template, request
+from pydantic import BaseModel, ValidationError
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Response
 
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from scheduler.listing import Record
     from scheduler.web.api import Api
 
+Asked = TypeVar("Asked", bound=BaseModel)
 LANGUAGES = {"zh": "中文", "en": "English"}
+OWN_WORDS = ("lang", "command", "problem")  # of a query, on every page
 LANGUAGE_COOKIE = "navkeeper_language"
 NAVIGATION = (
     ("/", N_("Overview")),
@@ -79,8 +82,23 @@ class Site:
     def render(self, template: str, **values: Any) -> str:
         return render_template(template, now=self.clock(), notice=self._notice(), **values)
 
+    def asked(self, model: type[Asked], **path: str) -> Asked:
+        """What the query and the path ask for, fields left empty left out. Raises Problem."""
+        given = {name: value for name, value in request.args.items() if value and name not in OWN_WORDS}
+        try:
+            return model.model_validate(given | path)
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
+                for item in error.errors(include_url=False, include_context=False, include_input=False)
+            )
+            raise Problem("invalid_request", detail=wrong) from None
+
     def act(self, back: str, action: str, **what: Any) -> Response:
-        """Have the daemon do it, then show its answer on the page `back`, where a reload does not ask again."""
+        """Have the daemon do it, then show its answer on the page `back`, where a reload does not ask again.
+
+        What was triggered is shown on its run's page.
+        """
         try:
             command = self.api.ask(action, by="web", **what)
         except Problem as problem:
@@ -88,6 +106,8 @@ class Site:
                 raise
             told = {"command": problem.members["command"]} if problem.code == "refused" else {}
             return redirect(f"{back}?{urlencode(told or {'problem': problem.code})}", 303)
+        if action == "trigger" and command["run_id"] is not None:
+            back = f"/runs/{command['run_id']}"
         return redirect(f"{back}?{urlencode({'command': command['command']})}", 303)
 
     def _notice(self) -> Record | None:

@@ -48,6 +48,7 @@
     setTimeout(loop, seconds() * 1000);
   }
 
+  if (navigator.clipboard) document.documentElement.classList.add("copies");
   document.querySelectorAll("pre[data-follow]").forEach((log) => { log.scrollTop = log.scrollHeight; });
   document.addEventListener("click", (event) => {
     const button = event.target.closest("button[data-copy]");
