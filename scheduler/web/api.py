@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, g, request
 
 from core import db
-from core.errors import UsageError
+from core.errors import NoDaemon, UsageError
 from scheduler import commands, listing, metrics_listing, nav_listing, quality
 from scheduler.overview import collect_overview
 from scheduler.web import market, params, records
@@ -80,7 +80,7 @@ class Api:
         who = f"{by}:{g.role.name.lower()}@{request.remote_addr}"
         row = commands.request(self.writer(), self.clock, action=action, requested_by=who, job_id=job, **what)
         if row.status == commands.EXPIRED:
-            raise Problem("no_daemon")
+            raise NoDaemon(row.answer)
         record = listing.command_record(row)
         if row.status == commands.REFUSED:
             raise Problem("refused", detail=row.answer, command=row.id)

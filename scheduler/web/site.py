@@ -16,6 +16,7 @@ from werkzeug.utils import redirect
 from werkzeug.wrappers import Response
 
 from config.translation import N_, translator
+from core.errors import NoDaemon
 from scheduler import wording
 from scheduler.quality_text import style_of
 from scheduler.sections import Cell
@@ -101,11 +102,12 @@ class Site:
         """
         try:
             command = self.api.ask(action, by="web", **what)
+        except NoDaemon as error:
+            return redirect(f"{back}?{urlencode({'problem': error.code})}", 303)
         except Problem as problem:
-            if problem.code not in ("refused", "no_daemon"):
+            if problem.code != "refused":
                 raise
-            told = {"command": problem.members["command"]} if problem.code == "refused" else {}
-            return redirect(f"{back}?{urlencode(told or {'problem': problem.code})}", 303)
+            command = {"command": problem.members["command"], "run_id": None}
         if action == "trigger" and command["run_id"] is not None:
             back = f"/runs/{command['run_id']}"
         return redirect(f"{back}?{urlencode({'command': command['command']})}", 303)
