@@ -55,7 +55,7 @@ def filled(sqlite_engine: Engine, tmp_path: Path) -> Engine:
         connection.execute(trade_calendar.delete())
     fill(sqlite_engine, tmp_path)
     with db.write(sqlite_engine) as connection:
-        add_run(connection, "sweep", NIGHT, "RUNNING", "21:00", None)
+        add_run(connection, "sweep", NIGHT, "RUNNING", "22:05", None)
         running = job_run.c.status == "RUNNING"
         far = {
             "progress_done": 450,
@@ -150,7 +150,8 @@ def test_charts_under_the_strict_policy(filled: Engine, chromium: Browser) -> No
             stroke = "getComputedStyle(document.querySelector('#nav .js-line')).stroke"
             assert page.evaluate(stroke) == "rgb(11, 103, 130)"
             page.emulate_media(color_scheme="dark")
-            page.wait_for_function(f"{stroke} === 'rgb(92, 200, 226)'")
+            dark = "rgb(92, 200, 226)"
+            until(lambda: page.evaluate(stroke), lambda seen: seen == dark, "the dark line")  # noqa: B023
             assert page.locator("style").count() == 0
 
 
@@ -165,12 +166,12 @@ def test_the_page_follows_by_itself(filled: Engine, chromium: Browser) -> None:
         with db.write(filled) as connection:
             running = job_run.c.status == "RUNNING"
             connection.execute(update(job_run).where(running).values(progress_done=775))
-        page.wait_for_function("document.querySelector('#run .far').textContent.includes('77.5 %')")
+        page.wait_for_selector("#run .far >> text=77.5 %")
         assert page.get_attribute("#run progress", "value") == "77.5"
         with db.write(filled) as connection:
             ended = {"status": "SUCCESS", "active_key": None, "finished_at": NOW, "record_count": 1000}
             connection.execute(update(job_run).where(running).values(**ended))
-        page.wait_for_function("document.querySelector('#run .state').textContent.includes('SUCCESS')")
+        page.wait_for_selector("#run .state >> text=SUCCESS")
         assert page.evaluate("window.same") is True
         assert page.locator("#run progress").count() == 0
 
@@ -306,10 +307,14 @@ def _watch(visitor: Visitor) -> None:
     """The bar and its figures move, and the log grows, while nobody touches the page."""
     page = visitor.page
     page.wait_for_selector("#run progress[value]")
-    first = float(page.get_attribute("#run progress", "value") or 0)
-    page.wait_for_function(f"Number(document.querySelector('#run progress')?.value) > {first}")
+    first = _far(visitor)
+    until(lambda: _far(visitor), lambda far: far > first, "progress on the page")
     visitor.picture("progress")
-    page.wait_for_function("document.querySelector('#log pre')?.textContent.length > 0")
+    page.wait_for_selector("#log pre >> text=backfill")
+
+
+def _far(visitor: Visitor) -> float:
+    return float(visitor.page.get_attribute("#run progress", "value") or 0)
 
 
 def _cancel(visitor: Visitor, engine: Engine, run: int) -> None:
