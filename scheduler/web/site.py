@@ -157,6 +157,7 @@ def words(site: Site) -> dict[str, Any]:
         "can_act": g.get("role") is Role.ADMIN,
         "logged_in": cookie is not None
         and session_role(site.access, site.sessions, site.clock()) is not None,
+        "known_jobs": site.api.jobs,
         "has_tokens": site.access.has_tokens,
         "has_admin_token": site.access.admin_hash is not None,
         "form_token": "" if cookie is None else form_token(cookie),

@@ -13,7 +13,7 @@ from scheduler.verdict import ChainStep, RunLine
 HOUR = timedelta(hours=1)
 STEPS = (1, 2, 3, 6, 12, 24, 48, 168, 720)  # hours between two marks
 MARKS = 5
-THINNEST = 0.8  # percent, so that a second of work can be seen
+THINNEST = 1.5  # percent, so that a second of work can be seen
 
 
 class Bar(NamedTuple):
