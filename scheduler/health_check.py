@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from scheduler.web.access import Access
 
 log = logging.getLogger(__name__)
+SHARED_SECONDS = 1.0  # how old an answer may be that many share
 PROMETHEUS_TYPES = ("text/plain", "application/openmetrics-text")
 JSON_TYPES = ("application/json", "application/*", "*/*")
 
@@ -37,6 +39,7 @@ def create_health_app(
     jobs: Mapping[str, Job],
     clock: Clock,
     access: Access | None = None,
+    shared_seconds: float = 0.0,
     *,
     sessions: Path | None = None,
     language: str = "zh",
@@ -46,23 +49,27 @@ def create_health_app(
 
     `engine` should come from `observer_engine`, which answers or fails within seconds. Without `access` reading is
     open and nobody may act. `sessions` is the file in which logins are kept; `language` is the pages', unless their
-    reader chose one; `home`: see JobMonitor.
+    reader chose one; `home`: see JobMonitor. What many ask for may be `shared_seconds` old.
     """
     from flask import Flask, Response, jsonify, request
 
     from scheduler.figures import exposition, read_figures
+    from scheduler.shared_answer import SharedAnswer
     from scheduler.web.access import OPEN, Failures, Role, allow, guard
     from scheduler.web.api import Api, add_api
+    from scheduler.web.overview_page import look
     from scheduler.web.pages import add_pages
     from scheduler.web.problems import handle
     from scheduler.web.sessions import Sessions
     from scheduler.web.site import Site
 
     app = Flask(__name__, static_folder=None)
-    site = Site(Api(engine, jobs, clock), access or OPEN, Sessions(sessions), Failures(), language, home)
+    api = Api(engine, jobs, clock)
+    looked = SharedAnswer(partial(look, api), shared_seconds)
+    site = Site(api, access or OPEN, Sessions(sessions), Failures(), looked, language, home)
     guard(app, site.access, clock, site.sessions, site.failures)
     handle(app)
-    add_api(app, site.api, site.access)
+    add_api(app, api, site.access)
     add_pages(app, site)
 
     @app.get("/health")
@@ -205,6 +212,7 @@ def _serve(host: str | None, port: int | None) -> int:
         jobs,
         clock_from(settings),
         access,
+        SHARED_SECONDS,
         sessions=settings.home / "web_sessions.json",
         language=settings.language,
         home=home_to_name(settings),

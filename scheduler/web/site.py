@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from scheduler.clock import Clock
     from scheduler.listing import Record
     from scheduler.web.api import Api
+    from scheduler.web.overview_page import Look
 
 Asked = TypeVar("Asked", bound=BaseModel)
 LANGUAGES = {"zh": "中文", "en": "English"}
@@ -63,6 +64,7 @@ class Site:
     access: Access
     sessions: Sessions
     failures: Failures
+    look: Callable[[], Look]  # at the database, for the overview
     default_language: str = "zh"
     home: Path | None = None
 
@@ -81,7 +83,7 @@ class Site:
         return _translator(self.language)
 
     def render(self, template: str, **values: Any) -> str:
-        return render_template(template, now=self.clock(), notice=self._notice(), **values)
+        return render_template(template, notice=self._notice(), **values)
 
     def asked(self, model: type[Asked], **path: str) -> Asked:
         """What the query and the path ask for, fields left empty left out. Raises Problem."""
