@@ -22,7 +22,7 @@ ACTIONS = {
     "all": "nav, validate and metrics, one after the other",
     "scheduler": "run the daemon in the foreground",
     "monitor": "show the dashboard",
-    "health": "serve /health, /metrics and the REST API",
+    "health": "serve the web pages, /health, /metrics and the REST API",
     "token": "a new token for the REST API, and its hash for the settings",
     "status": "one line: is the data complete?",
     "jobs": "the jobs: list, pause, resume, trigger; what is planned; who asked for what",

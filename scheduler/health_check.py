@@ -1,4 +1,8 @@
-"""Health, figures and the REST API over HTTP: `python scheduler/health_check.py`, or `python main.py health`."""
+"""Pages, health, figures and the REST API over HTTP: `python scheduler/health_check.py`, or `python main.py health`.
+
+The pages from `/` on are for people, `/health` is for load balancers and watchdogs, `/metrics` for dashboards and
+Prometheus. Clients get codes; what went wrong in detail goes to the log.
+"""
 
 from __future__ import annotations
 
@@ -31,31 +35,40 @@ def create_health_app(
     clock: Clock,
     access: Access | None = None,
     shared_seconds: float = 0.0,
+    *,
+    sessions: Path | None = None,
+    language: str = "zh",
+    home: Path | None = None,
 ) -> Flask:
     """A WSGI application; the database may be away when it starts and whenever it is asked.
 
     `engine` should come from `observer_engine`, which answers or fails within seconds. Without `access` reading is
-    open and nobody may act. What many ask for, /health and /metrics, may be `shared_seconds` old.
+    open and nobody may act. `sessions` is the file in which logins are kept; `language` is the pages', unless their
+    reader chose one; `home`: see JobMonitor. What many ask for may be `shared_seconds` old.
     """
     from flask import Flask
 
     from scheduler.web.access import OPEN, guard
-    from scheduler.web.api import add_api
+    from scheduler.web.api import Api, add_api
+    from scheduler.web.pages import add_pages, make_site
     from scheduler.web.problems import handle
     from scheduler.web.watch import add_watch
 
     app = Flask(__name__, static_folder=None)
-    guard(app, access or OPEN, clock)
+    api = Api(engine, jobs, clock)
+    site = make_site(api, access or OPEN, shared_seconds, sessions, language, home)
+    guard(app, site.access, clock, site.sessions, site.failures)
     handle(app)
-    add_api(app, engine, jobs, clock, access or OPEN)
+    add_api(app, api, site.access)
     add_watch(app, engine, jobs, clock, shared_seconds)
+    add_pages(app, site)
     return app
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "health",
-        description="Serve /health, /metrics and the REST API over HTTP.",
+        description="Serve the web pages, /health, /metrics and the REST API over HTTP.",
         epilog="exit codes: 0 stopped by a signal; 1 the port cannot be had; 2 usage; 78 configuration",
         allow_abbrev=False,
     )
@@ -97,6 +110,7 @@ def _serve(host: str | None, port: int | None) -> int:
     from scheduler.clock import clock_from
     from scheduler.jobs_file import load_jobs
     from scheduler.log_file import log_to
+    from scheduler.monitor import home_to_name
     from scheduler.overview import observer_engine
     from scheduler.web.access import LARGEST_BODY, LARGEST_HEAD, access_of
 
@@ -106,11 +120,18 @@ def _serve(host: str | None, port: int | None) -> int:
     jobs = load_jobs(settings.jobs_file)
     log_to(settings, "health.log")
     access = access_of(settings, host)
-    engine = observer_engine(settings.database_url())
-    app = create_health_app(engine, jobs, clock_from(settings), access, SHARED_SECONDS)
-    logging.getLogger("waitress.queue").setLevel(
-        logging.ERROR
-    )  # it warns of every request that waits a moment
+    app = create_health_app(
+        observer_engine(settings.database_url()),
+        jobs,
+        clock_from(settings),
+        access,
+        SHARED_SECONDS,
+        sessions=settings.home / "web_sessions.json",
+        language=settings.language,
+        home=home_to_name(settings),
+    )
+    # It warns of every request that waits a moment.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     limits = {"max_request_body_size": LARGEST_BODY, "max_request_header_size": LARGEST_HEAD}
     try:
         server = create_server(app, host=host, port=port, threads=8, ident="navkeeper", **limits)
@@ -119,7 +140,7 @@ def _serve(host: str | None, port: int | None) -> int:
         return 1
     for address in _addresses(server):
         print(
-            f"health: http://{address}/health, /metrics and /api/v1; stop with Ctrl-C",
+            f"health: http://{address}/ with /health, /metrics and /api/v1; stop with Ctrl-C",
             file=sys.stderr,
             flush=True,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,20 @@ def _newest_run(connection: Connection, job_id: str, now: datetime) -> Record | 
     query = select(job_run).where(job_run.c.job_id == job_id).order_by(job_run.c.id.desc()).limit(1)
     row = connection.execute(query).first()
     return None if row is None else _brief(row, now)
+
+
+def recent_runs(engine: Engine, jobs: Iterable[str], now: datetime, limit: int) -> dict[str, list[Record]]:
+    """By job its runs for the newest business dates, oldest first."""
+    run = job_run.c
+    found = {}
+    with db.read(engine) as connection:
+        for name in jobs:
+            newest = (
+                select(job_run).where(run.job_id == name).order_by(run.business_date.desc(), run.id.desc())
+            )
+            rows = connection.execute(newest.limit(limit)).all()
+            found[name] = [_brief(row, now) for row in reversed(rows)]
+    return found
 
 
 def _brief(row: Row[Any], now: datetime) -> Record:

@@ -463,7 +463,7 @@ def _run(options: argparse.Namespace) -> None:
     jobs = load_jobs(settings.jobs_file)
     engine = observer_engine(settings.database_url())
     language = readable(options.lang or settings.language)
-    monitor = JobMonitor(engine, jobs, clock_from(settings), language, _home_to_name(settings))
+    monitor = JobMonitor(engine, jobs, clock_from(settings), language, home_to_name(settings))
     if options.json:
         _write(json.dumps(monitor.overview().as_json(), indent=2) + "\n")  # ASCII: safe on every console
     elif options.watch and sys.stdout.isatty():
@@ -477,7 +477,7 @@ def _run(options: argparse.Namespace) -> None:
         monitor.show()
 
 
-def _home_to_name(settings: Settings) -> Path | None:
+def home_to_name(settings: Settings) -> Path | None:
     """The home that a command must be told of to find this database; None if it needs no telling.
 
     A database that other settings select is not named: their values may hold a password.

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -15,7 +16,11 @@ from sqlalchemy.engine import URL
 
 from core import db
 from core.initialise import initialise
+from tests.browser import launched
 from tests.mariadb import MariaServer, missing
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # The same examples every time: what a run found, the next one finds too.
 hypothesis.settings.register_profile("steady", derandomize=True)
@@ -48,6 +53,13 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
     """A throw-away MariaDB server for the whole session; its address without a database."""
     with MariaServer(tmp_path_factory.mktemp("mariadb")) as server:
         yield server.url
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One browser for the tests of a file."""
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture

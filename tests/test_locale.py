@@ -11,6 +11,8 @@ import pytest
 from babel.messages.catalog import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
+from jinja2 import Environment
+from jinja2.ext import extract_from_ast
 
 from config.translation import LOCALE, N_, translator
 from core import errors
@@ -28,7 +30,13 @@ def messages_in_code() -> set[str]:
     calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
     marked = (call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ("_", "N_"))
     first = (call.args[0] for call in marked)
-    return {message.value for message in first if isinstance(message, ast.Constant)}
+    return {message.value for message in first if isinstance(message, ast.Constant)} | messages_in_templates()
+
+
+def messages_in_templates() -> set[str]:
+    pages = (path.read_text(encoding="utf-8") for path in (ROOT / "scheduler" / "web").rglob("*.html"))
+    calls = (call for page in pages for call in extract_from_ast(Environment().parse(page), ["_"]))
+    return {message for _line, _name, message in calls if isinstance(message, str)}
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from flask import Flask, Response, g, request
 
 from core.errors import ConfigurationError
 from scheduler.web.problems import Problem
+from scheduler.web.sessions import Sessions, form_is_ours, shown_cookie
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -43,6 +44,13 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
+}
+# Pages load what is ours and nothing else: no inline script or style, no other host. With no-referrer browsers would
+# send "Origin: null" with our own forms.
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",
 }
 View = TypeVar("View", bound=Callable[..., object])
 
@@ -66,8 +74,11 @@ class Access:
         return bool(self.viewer_hash or self.admin_hash)
 
     def role_of(self, token: str) -> Role | None:
-        """What the token allows; None for one that is not known. Takes as long whatever is shown."""
-        shown = token_hash(token)
+        """What the token allows; None for one that is not known."""
+        return self.role_behind(token_hash(token))
+
+    def role_behind(self, shown: str) -> Role | None:
+        """The same by the token's hash. Takes as long whatever is shown."""
         known = ((self.admin_hash, Role.ADMIN), (self.viewer_hash, Role.VIEWER))
         roles = [role for kept, role in known if hmac.compare_digest(kept or "", shown)]
         return max(roles, default=None)
@@ -135,9 +146,8 @@ def role_needed(app: Flask, endpoint: str) -> Role:
     return role
 
 
-def guard(app: Flask, access: Access, clock: Clock) -> None:
+def guard(app: Flask, access: Access, clock: Clock, sessions: Sessions, failures: Failures) -> None:
     """Have every request checked before it is served, and every reply carry the headers that browsers heed."""
-    failures = Failures()
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
 
@@ -151,11 +161,12 @@ def guard(app: Flask, access: Access, clock: Clock) -> None:
         if request.method not in SAFE and _is_foreign(request.headers.get("Origin"), request.host):
             raise Problem("cross_origin")
         if needed is not Role.ANYONE:
-            g.role = _role(access, failures, needed, clock())
+            g.role = _role(access, sessions, failures, needed, clock())
 
     @app.after_request
     def harden(response: Response) -> Response:
-        for name, value in HEADERS.items():
+        page = PAGE_HEADERS if response.mimetype == "text/html" else {}
+        for name, value in (HEADERS | page).items():
             response.headers.setdefault(name, value)
         return response
 
@@ -164,28 +175,48 @@ def _is_foreign(origin: str | None, host: str) -> bool:
     return origin is not None and origin.partition("://")[2].lower() != host.lower()
 
 
-def _role(access: Access, failures: Failures, needed: Role, now: datetime) -> Role:
+def _role(access: Access, sessions: Sessions, failures: Failures, needed: Role, now: datetime) -> Role:
     """The role of who asks. Raises Problem where it does not suffice."""
     if not access.has_tokens:
         if needed is Role.VIEWER:
             return Role.VIEWER
         raise Problem("no_admin_token")
-    address = request.remote_addr or ""
-    if failures.too_many(address, now):
-        raise Problem("too_many_failures", headers={"Retry-After": str(int(WINDOW.total_seconds()))})
     shown = request.authorization
     token = shown.token if shown is not None and shown.type == "bearer" else None
-    if not token:
+    role = token_role(access, failures, token, now) if token else session_role(access, sessions, now)
+    if role is None:
+        refuse_guesses(failures, now)
         raise Problem("token_missing", headers={"WWW-Authenticate": 'Bearer realm="navkeeper"'})
+    if role < needed:
+        raise Problem("forbidden" if access.admin_hash else "no_admin_token")
+    if not token and request.method not in SAFE and not form_is_ours():
+        raise Problem("form_expired")
+    return role
+
+
+def session_role(access: Access, sessions: Sessions, now: datetime) -> Role | None:
+    """What who has logged in may do; None where nobody has."""
+    cookie = shown_cookie()
+    behind = None if cookie is None else sessions.token_hash(cookie, now)
+    return None if behind is None else access.role_behind(behind)
+
+
+def token_role(access: Access, failures: Failures, token: str, now: datetime) -> Role:
+    """What the token allows. Raises Problem for one that is not known, and for any after too many such."""
+    refuse_guesses(failures, now)
     role = access.role_of(token)
     if role is None:
+        address = request.remote_addr or ""
         failures.note(address, now)
         log.warning("a token that is not known, from %s for %s", address, request.path)
         wrong = 'Bearer realm="navkeeper", error="invalid_token"'
         raise Problem("token_unknown", headers={"WWW-Authenticate": wrong})
-    if role < needed:
-        raise Problem("forbidden" if access.admin_hash else "no_admin_token")
     return role
+
+
+def refuse_guesses(failures: Failures, now: datetime) -> None:
+    if failures.too_many(request.remote_addr or "", now):
+        raise Problem("too_many_failures", headers={"Retry-After": str(int(WINDOW.total_seconds()))})
 
 
 class Failures:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, g, request
 
 from core import db
-from core.errors import UsageError
+from core.errors import NoDaemon, UsageError
 from scheduler import alert_listing, commands, listing, metrics_listing, nav_listing, quality
 from scheduler.overview import collect_overview
 from scheduler.web import market, params, records
@@ -58,30 +58,30 @@ class Api:
         raise Problem("job_in_file")
 
     def pause(self, asked: params.JobPath) -> Record:
-        return self._ask("pause", asked.job)
+        return self.ask("pause", asked.job)
 
     def resume(self, asked: params.JobPath) -> Record:
-        return self._ask("resume", asked.job)
+        return self.ask("resume", asked.job)
 
     def trigger(self, asked: tuple[params.JobPath, params.Trigger]) -> Record:
         path, body = asked
-        return self._ask("trigger", path.job, business_date=body.business_date, params=body.params)
+        return self.ask("trigger", path.job, business_date=body.business_date, params=body.params)
 
     def _require_job(self, name: str) -> None:
         if name not in self.jobs:
             raise Problem("unknown_job")
 
-    def _ask(self, action: str, job: str | None = None, **what: Any) -> Record:
+    def ask(self, action: str, job: str | None = None, *, by: str = "api", **what: Any) -> Record:
         """The command as the daemon answered it. Raises Problem where it refused, NoDaemon."""
         if job is not None:
             self._require_job(job)
         with db.read(self.engine):  # a database that is not there is refused here, not made
             pass
         row = commands.request(
-            self.writer(), self.clock, action=action, requested_by=_who(), job_id=job, **what
+            self.writer(), self.clock, action=action, requested_by=_who(by), job_id=job, **what
         )
         if row.status == commands.EXPIRED:
-            raise Problem("no_daemon")
+            raise NoDaemon(row.answer)
         record = listing.command_record(row)
         if row.status == commands.REFUSED:
             raise Problem("refused", detail=row.answer, command=row.id)
@@ -112,11 +112,11 @@ class Api:
 
     def cancel(self, asked: params.RunPath) -> Record:
         self.show_run(asked)
-        return self._ask("cancel", run_id=asked.run)
+        return self.ask("cancel", run_id=asked.run)
 
     def retry(self, asked: params.RunPath) -> Record:
         self.show_run(asked)
-        return self._ask("retry", run_id=asked.run)
+        return self.ask("retry", run_id=asked.run)
 
     def list_events(self, asked: params.AskedEvents) -> Rows:
         found = listing.list_events(
@@ -127,6 +127,11 @@ class Api:
     def list_commands(self, asked: params.AskedCommands) -> Rows:
         found = listing.list_commands(self.engine, asked.limit + 1, asked.before)
         return Rows.by_key(found, asked.limit, "before", "command")
+
+    def command(self, number: int) -> Record | None:
+        """A command and its answer, None where there is none of that number."""
+        found = listing.list_commands(self.engine, 1, number + 1)
+        return found[0] if found and found[0]["command"] == number else None
 
     # Alerts
 
@@ -352,8 +357,8 @@ class Api:
         ]
 
 
-def _who() -> str:
-    return f"api:{g.role.name.lower()}@{request.remote_addr}"
+def _who(by: str = "api") -> str:
+    return f"{by}:{g.role.name.lower()}@{request.remote_addr}"
 
 
 @contextmanager
@@ -365,8 +370,8 @@ def _missing(code: str) -> Iterator[None]:
         raise Problem(code) from None
 
 
-def add_api(app: Flask, engine: Engine, jobs: Mapping[str, Job], clock: Clock, access: Access) -> None:
-    routes = Api(engine, jobs, clock).routes()
+def add_api(app: Flask, api: Api, access: Access) -> None:
+    routes = api.routes()
     document = describe(routes, reading_is_open=not access.has_tokens)
     own = Route(
         "GET", "/openapi.json", lambda _asked: document, params.NoParams, records.Document, role=Role.ANYONE
