@@ -105,7 +105,7 @@ def _told(record: Record) -> Told:
     return Told("", record["kind"], *at)
 
 
-def _state(record: Record, _: Translate) -> Cell:
+def state_cell(record: Record, _: Translate) -> Cell:
     words = {"OPEN": _("OPEN"), "SILENCED": _("SILENCED"), "RECOVERED": _("RECOVERED")}
     colours = {"OPEN": "FAILED", "SILENCED": "SKIPPED", "RECOVERED": "SUCCESS"}
     return Cell(words[record["state"]], colours[record["state"]])
@@ -116,7 +116,7 @@ def alerts_section(records: Sequence[Record], _: Translate) -> Section:
     rows = [
         (
             str(record["alert"]),
-            _state(record, _),
+            state_cell(record, _),
             clock_time(record["opened_at"]),
             duration(record["seconds"], _),
             clock_time(record["silenced_until"]),
@@ -132,7 +132,7 @@ def alert_sections(record: Record, _: Translate) -> list[Section]:
     figures = record["figures"]
     facts: list[tuple[str | Cell, ...]] = [
         (_("what"), summary(record, _)),
-        (_("state"), _state(record, _)),
+        (_("state"), state_cell(record, _)),
         (_("since"), clock_time(record["opened_at"], TIME)),
         (_("for so long"), duration(record["seconds"], _)),
         (_("noticed"), number(record["seen"])),

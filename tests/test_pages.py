@@ -15,7 +15,7 @@ from flask import render_template_string
 from sqlalchemy import Engine, select, update
 
 from core import db
-from core.schema import job_command, job_pause, job_run, trade_calendar
+from core.schema import alert, job_command, job_pause, job_run, trade_calendar
 from core.standin import StandinServer
 from core.standin.simulated import simulated_market
 from core.trading_calendar import library_sessions
@@ -41,6 +41,8 @@ PAGES = {
     "runs": "/runs",
     "runs-failed": "/runs?status=FAILED&job=validate",
     "run": "/runs/2",
+    "alerts": "/alerts",
+    "alert": "/alerts/1",
     "login": "/login",
 }
 CHART = """{% extends "base.html" %}{% import "macros.html" as m with context %}{% set current = "" %}
@@ -218,6 +220,26 @@ def test_a_viewer_finds_no_button(filled: Engine, chromium: Browser) -> None:
             visitor.page.press("#token", "Enter")
         assert visitor.page.url.endswith("/runs/2")
         assert visitor.page.locator("#retry").count() == 1
+
+
+def test_an_alert_is_silenced_for_a_while_and_heard_again(filled: Engine, chromium: Browser) -> None:
+    with visiting(chromium, app_of(filled, TOKENS), ADMIN, language="en") as visitor:
+        page = visitor.page
+        page.goto("/alerts/1")
+        page.select_option("#hours", "24")
+        page.click("#silence")
+        page.wait_for_selector("#unsilence")
+        with db.read(filled) as connection:
+            found = connection.execute(select(alert.c.silenced_until, alert.c.silenced_by)).one()
+        assert found.silenced_until == NOW + timedelta(hours=24)
+        assert found.silenced_by.startswith("web:admin@127.0.0.1")
+        page.goto("/alerts?open=true")
+        assert "SILENCED" in page.inner_text("#alerts")
+        page.goto("/alerts/1")
+        page.click("#unsilence")
+        page.wait_for_selector("#silence")
+        with db.read(filled) as connection:
+            assert connection.execute(select(alert.c.silenced_until)).scalar_one() is None
 
 
 class Ticking:

@@ -145,10 +145,10 @@ class Api:
         with _missing("unknown_alert"):
             return alert_listing.show_alert(self.engine, asked.alert, self.clock())
 
-    def silence(self, asked: tuple[params.AlertPath, params.Silence]) -> Record:
+    def silence(self, asked: tuple[params.AlertPath, params.Silence], by: str = "api") -> Record:
         path, body = asked
         self.show_alert(path)
-        now, who = self.clock(), _who()
+        now, who = self.clock(), _who(by)
         until = now + timedelta(minutes=body.minutes)
         with _missing("alert_over"):
             return alert_listing.silence(self.writer(), path.alert, until, who, now)
@@ -357,7 +357,7 @@ class Api:
         ]
 
 
-def _who(by: str = "api") -> str:
+def _who(by: str) -> str:
     return f"{by}:{g.role.name.lower()}@{request.remote_addr}"
 
 

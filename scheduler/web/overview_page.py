@@ -13,6 +13,7 @@ from scheduler import listing
 from scheduler.coverage import coverage_by_type
 from scheduler.overview import Overview, collect_overview
 from scheduler.quality_text import category_name
+from scheduler.web import alerts_page
 from scheduler.web.sessions import shown_cookie
 from scheduler.web.timeline import timeline
 from scheduler.wording import place, say
@@ -59,6 +60,7 @@ def _page(site: Site, found: Look) -> str:
         seen=seen,
         reasons=[(reason.state, say(reason, _)) for reason in seen.verdict.reasons],
         command=_command(site, seen),
+        alerts=[alerts_page.shown(record, site) for record in seen.alerts],
         times=timeline(seen.chain, site.api.jobs, seen.chain_date, seen.now),
         coverage=[record | {"name": category_name(record["category"], _)} for record in found.coverage],
         runs=seen.runs_24h[:RUNS_SHOWN],

@@ -11,7 +11,7 @@ from flask import Blueprint, Flask
 from jinja2 import StrictUndefined
 
 from scheduler.shared_answer import SharedAnswer
-from scheduler.web import assets, jobs_page, login_page, overview_page, runs_page
+from scheduler.web import alerts_page, assets, jobs_page, login_page, overview_page, runs_page
 from scheduler.web.access import Access, Failures, Role, allow
 from scheduler.web.sessions import Sessions
 from scheduler.web.site import Site, keep_language, words
@@ -40,6 +40,10 @@ PAGES = (
     Page("GET", "/runs/<run>", runs_page.show_run),
     Page("POST", "/runs/<run>/cancel", runs_page.cancel, Role.ADMIN),
     Page("POST", "/runs/<run>/retry", runs_page.retry, Role.ADMIN),
+    Page("GET", "/alerts", alerts_page.list_alerts),
+    Page("GET", "/alerts/<alert>", alerts_page.show_alert),
+    Page("POST", "/alerts/<alert>/silence", alerts_page.silence, Role.ADMIN),
+    Page("POST", "/alerts/<alert>/unsilence", alerts_page.unsilence, Role.ADMIN),
     Page("GET", "/login", login_page.ask_token, Role.ANYONE),
     Page("POST", "/login", login_page.log_in, Role.ANYONE),
     Page("POST", "/logout", login_page.log_out, Role.ANYONE),
