@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flask import Blueprint, Flask
 from jinja2 import StrictUndefined
 
-from scheduler.web import assets, jobs_page, login_page, overview_page, runs_page
+from scheduler.web import (
+    assets,
+    funds_page,
+    jobs_page,
+    login_page,
+    market_page,
+    overview_page,
+    quality_page,
+    reports_page,
+    runs_page,
+)
 from scheduler.web.access import Role, allow
 from scheduler.web.site import keep_language, words
 
@@ -37,6 +47,15 @@ PAGES = (
     Page("GET", "/runs/<run>", runs_page.show_run),
     Page("POST", "/runs/<run>/cancel", runs_page.cancel, Role.ADMIN),
     Page("POST", "/runs/<run>/retry", runs_page.retry, Role.ADMIN),
+    Page("GET", "/quality", quality_page.show_quality),
+    Page("GET", "/quality/held/<row>", quality_page.show_held),
+    Page("POST", "/quality/held/<row>/release", quality_page.release, Role.ADMIN),
+    Page("POST", "/quality/held/<row>/reject", quality_page.reject, Role.ADMIN),
+    Page("GET", "/market", market_page.show_market),
+    Page("GET", "/market/late.csv", market_page.late_csv),
+    Page("GET", "/funds", funds_page.list_funds),
+    Page("GET", "/funds/<code>", funds_page.show_fund),
+    Page("GET", "/reports/<kind>/<day>", reports_page.show_report),
     Page("GET", "/login", login_page.ask_token, Role.ANYONE),
     Page("POST", "/login", login_page.log_in, Role.ANYONE),
     Page("POST", "/logout", login_page.log_out, Role.ANYONE),
