@@ -55,6 +55,8 @@ EVIDENCE = {
 
 def list_funds(site: Site) -> str:
     asked = site.asked(params.AskedSearch)
+    if not asked.q and not asked.type:
+        asked = asked.model_copy(update={"type": CATEGORIES[0]})
     found = _search(site, asked) if asked.q else _ranking(site, asked)
     return site.render("funds.html", asked=asked, **_choices(site), **found)
 
@@ -85,8 +87,7 @@ def _search(site: Site, asked: params.AskedSearch) -> Record:
 
 
 def _ranking(site: Site, asked: params.AskedSearch) -> Record:
-    """The best or worst of a type, the first type unless another is asked for."""
-    asked.type = asked.type or CATEGORIES[0]
+    """The best or worst of a type."""
     try:
         found, total = metrics_listing.ranked_page(
             site.api.engine,
@@ -122,10 +123,9 @@ def _ranking(site: Site, asked: params.AskedSearch) -> Record:
 
 def show_fund(site: Site, code: str) -> Any:
     api, _ = site.api, site.translate
-    try:
-        fund = api.show_fund(site.asked(params.FundPath, fund=code))
-    except Problem:
+    if not market.is_known(api.engine, code):
         return _unknown(site, code), 404
+    fund = api.show_fund(site.asked(params.FundPath, fund=code))
     money = all(series["kind"] == "yield" for series in fund["series"]) and bool(fund["series"])
     history = (fund_history.yield_history if money else fund_history.nav_history)(api.engine, code)
     held, held_total = held_rows.list_rows(

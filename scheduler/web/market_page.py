@@ -1,4 +1,4 @@
-"""The market: how much of it has arrived, who is late and why, who is new or gone, how the week's returns are spread."""
+"""The market: how much of it has arrived, who is late and why, who is new or gone, how returns are spread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from flask import Response
 from pydantic import BaseModel
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Connection, Engine, func, select
 
 from core import db
 from core.schema import data_update_log, fund_nav
@@ -29,6 +29,7 @@ from scheduler.weekly_text import box_title, liquidated_funds, market, name_of, 
 from scheduler.wording import day as day_text, number, percent
 
 if TYPE_CHECKING:
+    from core.trading_calendar import TradingCalendar
     from scheduler.listing import Record
     from scheduler.web.site import Site
 
@@ -89,28 +90,33 @@ def show_market(site: Site) -> str:
     )
 
 
+def _newest(connection: Connection) -> tuple[TradingCalendar, date] | None:
+    """The newest trading day that any fund has a NAV of; None before the first."""
+    calendar = load_calendar(connection)
+    day = newest_trading_day(connection, fund_nav, calendar)
+    return None if calendar is None or day is None or not calendar.is_session(day) else (calendar, day)
+
+
 def _read(site: Site) -> Record | None:
-    """Everything of the newest trading day that any fund has a NAV of; None before the first."""
-    engine = site.api.engine
-    with db.read(engine) as connection:
-        calendar = load_calendar(connection)
-        newest = newest_trading_day(connection, fund_nav, calendar)
-        if calendar is None or newest is None or not calendar.is_session(newest):
+    """Everything of the newest day."""
+    with db.read(site.api.engine) as connection:
+        newest = _newest(connection)
+        if newest is None:
             return None
-        at = calendar.sessions.index(newest)
-        since = newest - timedelta(days=NEWS)
+        calendar, day = newest
+        first = calendar.sessions[max(0, calendar.sessions.index(day) - DAYS + 1)]
+        since = day - timedelta(days=NEWS)
+        written: int = connection.scalar(select(func.max(data_update_log.c.id))) or 0
         found = {
-            "day": newest,
+            "day": day,
             "expected": expected_date(calendar, site.clock()),
-            "types": coverage_by_type(connection, calendar, newest),
-            "days": coverage_by_day(connection, calendar, calendar.sessions[max(0, at - DAYS + 1)], newest),
-            "late": late_funds(connection, calendar, newest),
-            "new": new_funds(connection, since, newest),
+            "types": coverage_by_type(connection, calendar, day),
+            "days": coverage_by_day(connection, calendar, first, day),
+            "late": late_funds(connection, calendar, day),
+            "new": new_funds(connection, since, day),
             "gone": ended_funds(connection, since, NEWS + 1),
         }
-        written: int = connection.scalar(select(func.max(data_update_log.c.id))) or 0
-    monday = newest - timedelta(days=newest.weekday())
-    return found | {"spreads": _spreads(engine, monday, newest, written)}
+    return found | {"spreads": _spreads(site.api.engine, day - timedelta(days=day.weekday()), day, written)}
 
 
 @lru_cache(maxsize=2)
@@ -177,11 +183,14 @@ def _more(asked: params.AskedLate, total: int) -> Record:
 def late_csv(site: Site) -> Response:
     """Every late and missing fund. Raises Problem before the first NAV."""
     site.asked(params.NoParams)
-    found = _read(site)
-    if found is None:
-        raise Problem("not_ready")
+    with db.read(site.api.engine) as connection:
+        newest = _newest(connection)
+        if newest is None:
+            raise Problem("not_ready")
+        calendar, day = newest
+        late = late_funds(connection, calendar, day)
     _ = site.translate
-    records = [record | {"reason_text": _(REASONS[record["reason"]])} for record in found["late"]]
+    records = [record | {"reason_text": _(REASONS[record["reason"]])} for record in late]
     reply = Response(encoded(records, LateFund, "csv"), content_type=MEDIA_TYPES["csv"])
-    reply.headers["Content-Disposition"] = f'attachment; filename="late-{found["day"]}.csv"'
+    reply.headers["Content-Disposition"] = f'attachment; filename="late-{day}.csv"'
     return reply
