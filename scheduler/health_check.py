@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,25 +49,20 @@ def create_health_app(
 
     `engine` should come from `observer_engine`, which answers or fails within seconds. Without `access` reading is
     open and nobody may act. `sessions` is the file in which logins are kept; `language` is the pages', unless their
-    reader chose one; `home`: see JobMonitor; `logs`: the folder with
-    the reports of nights and weeks. What many ask for may be `shared_seconds` old.
+    reader chose one; `home`: see JobMonitor; `logs`: the folder with the reports of nights and weeks. What many ask
+    for may be `shared_seconds` old.
     """
     from flask import Flask, Response, jsonify, request
 
     from scheduler.figures import exposition, read_figures
-    from scheduler.shared_answer import SharedAnswer
-    from scheduler.web.access import OPEN, Failures, Role, allow, guard
+    from scheduler.web.access import OPEN, Role, allow, guard
     from scheduler.web.api import Api, add_api
-    from scheduler.web.overview_page import look
-    from scheduler.web.pages import add_pages
+    from scheduler.web.pages import add_pages, make_site
     from scheduler.web.problems import handle
-    from scheduler.web.sessions import Sessions
-    from scheduler.web.site import Site
 
     app = Flask(__name__, static_folder=None)
     api = Api(engine, jobs, clock)
-    looked = SharedAnswer(partial(look, api), shared_seconds)
-    site = Site(api, access or OPEN, Sessions(sessions), Failures(), looked, language, home, logs)
+    site = make_site(api, access or OPEN, shared_seconds, sessions, language, home, logs)
     guard(app, site.access, clock, site.sessions, site.failures)
     handle(app)
     add_api(app, api, site.access)

@@ -255,7 +255,7 @@ def test_files_are_cached_by_their_content(filled: Engine) -> None:
     assert address is not None
     reply = client.get(address[1], buffered=True)
     assert reply.headers["Cache-Control"] == "public, max-age=31536000, immutable"
-    again = client.get(address[1], headers={"If-None-Match": reply.headers["ETag"]})
+    again = client.get(address[1], headers={"If-None-Match": reply.headers["ETag"]}, buffered=True)
     assert (again.status_code, again.data) == (304, b"")
     other = client.get("/static/site.css?v=old", buffered=True)
     assert other.headers["Cache-Control"] == "no-cache"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Blueprint, Flask
 from jinja2 import StrictUndefined
 
+from scheduler.shared_answer import SharedAnswer
 from scheduler.web import (
     assets,
     funds_page,
@@ -20,11 +22,12 @@ from scheduler.web import (
     reports_page,
     runs_page,
 )
-from scheduler.web.access import Role, allow
-from scheduler.web.site import keep_language, words
+from scheduler.web.access import Access, Failures, Role, allow
+from scheduler.web.sessions import Sessions
+from scheduler.web.site import Site, keep_language, words
 
 if TYPE_CHECKING:
-    from scheduler.web.site import Site
+    from scheduler.web.api import Api
 
 
 class Page(NamedTuple):
@@ -60,6 +63,20 @@ PAGES = (
     Page("POST", "/login", login_page.log_in, Role.ANYONE),
     Page("POST", "/logout", login_page.log_out, Role.ANYONE),
 )
+
+
+def make_site(
+    api: Api,
+    access: Access,
+    shared_seconds: float,
+    sessions: Path | None,
+    language: str,
+    home: Path | None,
+    logs: Path | None,
+) -> Site:
+    """What the pages are made from; the overview may be `shared_seconds` old."""
+    looked = SharedAnswer(partial(overview_page.look, api), shared_seconds)
+    return Site(api, access, Sessions(sessions), Failures(), looked, language, home, logs)
 
 
 def add_pages(app: Flask, site: Site) -> None:
