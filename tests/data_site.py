@@ -20,6 +20,7 @@ from core.schema import (
     fund_adjustment,
     fund_event,
     fund_info,
+    fund_metrics,
     fund_nav,
     fund_rank,
     fund_score,
@@ -35,6 +36,7 @@ from tests.example_week import BEFORE, BEGIN, CAUGHT_UP, TUESDAY, WEDNESDAY
 
 HELD, SPLIT_HELD = 10, 11  # rows of 000003 and 000004 that can be decided
 YEARS = 20
+DIVIDEND, SPLIT = date(2020, 6, 1), date(2024, 6, 3)
 
 
 def fill(engine: Engine) -> None:
@@ -64,7 +66,7 @@ def _history(connection: Connection) -> None:
         {
             "fund_code": "000001",
             "nav_date": day,
-            "unit_nav": round(1 + 0.3 * math.sin(at / 200) + at / 10_000, 4),
+            "unit_nav": round((1.5 if day < SPLIT else 1) * (0.8 + at / 25_000 + 0.1 * math.sin(at / 60)), 4),
             "batch_id": 9,
         }
         for at, day in enumerate(days)
@@ -86,7 +88,7 @@ def _history(connection: Connection) -> None:
     connection.execute(insert(money_fund_yield), yields)
     add_rows(connection, money_fund_yield, Counter(later))
     note_changes(connection, money_fund_yield, [Added("000050", len(later), later[0], later[-1])])
-    events = (("dividend", date(2020, 6, 1), 0.05, "published"), ("split", date(2024, 6, 3), 1.5, "implied"))
+    events = (("dividend", DIVIDEND, 0.05, "published"), ("split", SPLIT, 1.5, "implied"))
     connection.execute(
         insert(fund_event),
         [
@@ -99,6 +101,15 @@ def _history(connection: Connection) -> None:
                 "batch_id": 9,
             }
             for kind, day, value, why in events
+        ],
+    )
+
+    steps = ((DIVIDEND, 1.04, 1.04), (SPLIT, 1.5, 1.56))
+    connection.execute(
+        insert(fund_adjustment),
+        [
+            {"fund_code": "000001", "ex_date": day, "factor": factor, "cumulative": all_of_them}
+            for day, factor, all_of_them in steps
         ],
     )
 
@@ -128,6 +139,9 @@ def _standing(connection: Connection) -> None:
     mine = fund_rank.c.fund_code == "000001", fund_rank.c.calc_date == WEDNESDAY
     ranks = {"rank_return_1w": 3, "peers_return_1w": 48, "rank_return_1y": 40, "peers_return_1y": 48}
     connection.execute(update(fund_rank).where(*mine).values(**ranks))
+    measured = fund_metrics.c.fund_code == "000001", fund_metrics.c.calc_date == WEDNESDAY
+    values = {"return_1y": 12.34, "sharpe_1y": 0.987, "volatility_3y": 18.2, "win_rate_1y": 55.5}
+    connection.execute(update(fund_metrics).where(*measured).values(**values))
     scores = {
         "score": 71.5,
         "level": "B",

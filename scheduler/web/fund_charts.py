@@ -32,8 +32,8 @@ class Chart(NamedTuple):
 def nav_charts(history: Record, _: Translate) -> list[Chart]:
     """NAVs, and how far the adjusted one stands below its highest until then."""
     navs = [
+        Line("unit", _("unit NAV"), "var(--yellow)"),
         Line("adjusted", _("adjusted NAV"), "var(--cyan)"),
-        Line("unit", _("unit NAV"), "var(--dim)"),
     ]
     fall = [Line("drawdown", _("drawdown %"), "var(--cyan)", filled=True)]
     caption = _("drawdown: how far the adjusted NAV stands below its highest until then, percent")

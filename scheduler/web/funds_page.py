@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -159,12 +160,14 @@ def _measured(site: Site, code: str) -> Record:
         found = metrics_listing.fund_metrics_of(site.api.engine, code, None)
     except NotReady:
         return {"measured": None}
-    _ = site.translate
+    _, metrics = site.translate, found["metrics"]
+    windows = window_section(metrics, _)
+    known = [row for row in windows.rows if set(row[2:]) != {"-"}]  # money funds have few
     return {
         "measured": found,
         "score": score_section(found, _),
-        "windows": window_section(found["metrics"], _),
-        "ranks": [_rank(name, found["metrics"][name], _) for name in RANKED],
+        "windows": replace(windows, rows=known),
+        "ranks": [_rank(name, metrics[name], _) for name in RANKED if metrics[name]["value"] is not None],
     }
 
 
@@ -174,7 +177,7 @@ def _rank(name: str, metric: Record, _: Translate) -> Record:
     shown = f"{value_text(metric['value'], of)} %" if of == "percent" else value_text(metric["value"], of)
     label = metric_name(name, _)
     if metric["rank"] is None:
-        return {"name": label, "value": shown if metric["value"] is not None else "-", "rank": None}
+        return {"name": label, "value": shown, "rank": None}
     return {
         "name": label,
         "value": shown,

@@ -50,9 +50,10 @@ SYMBOLS = {
     **dict.fromkeys(("FAILED", "FAILURE", "TIMED_OUT", "INTERRUPTED", "REFUSED", "REJECTED"), "✗"),
     **dict.fromkeys(("LATE", "INCOMPLETE", "PARTIAL", "HELD", "EMPTY", "STOPPED", "MISSED"), "!"),
     "RUNNING": "▶",
-    **dict.fromkeys(("WAITING", "QUEUED", "PENDING", "STAGED"), "…"),
+    **dict.fromkeys(("WAITING", "QUEUED", "PENDING", "STAGED", "UNFINISHED"), "…"),
     **dict.fromkeys(("BLOCKED", "CANCELLED", "EXPIRED"), "⊘"),
     **dict.fromkeys(("SKIPPED", "SUPERSEDED", "COMPARED"), "–"),
+    **dict.fromkeys(("UP", "DOWN"), ""),  # their numbers have signs
 }
 
 
