@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from scheduler.wording import Translate
 
 MONTHS = 120  # in the table
+# Dates in figures, so that they are read in any language.
+DATES: dict[str, Any] = {
+    "type": "date",
+    "hoverformat": "%Y-%m-%d",
+    "tickformatstops": [
+        {"dtickrange": [None, "M1"], "value": "%m-%d"},
+        {"dtickrange": ["M1", "M12"], "value": "%Y-%m"},
+        {"dtickrange": ["M12", None], "value": "%Y"},
+    ],
+}
 
 
 class Line(NamedTuple):
@@ -65,7 +75,7 @@ def _chart(chart_id: str, caption: str, history: Record, lines: Sequence[Line], 
         }
         for line in lines
     ]
-    layout: dict[str, Any] = {"xaxis": {"type": "date"}, "showlegend": len(lines) > 1}
+    layout: dict[str, Any] = {"xaxis": DATES, "showlegend": len(lines) > 1}
     return Chart(chart_id, caption, {"data": data, "layout": layout}, _months(history, lines, _))
 
 

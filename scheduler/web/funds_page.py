@@ -192,9 +192,9 @@ def _events(found: list[Record], _: Translate) -> Section:
     rows = [
         (
             day(event["ex_date"]),
-            _(EVENTS.get(event["kind"], event["kind"])),
+            _(EVENTS.get(event["kind"], str(event["kind"]))),
             nav_text(event["value"]),
-            _(EVIDENCE.get(event["evidence"], event["evidence"])),
+            _(EVIDENCE.get(event["evidence"], str(event["evidence"]))),
             nav_text(event["listed_value"]),
         )
         for event in found
@@ -212,7 +212,7 @@ def _revisions(found: list[Record], _: Translate) -> Section:
             nav_text(record["old_unit_nav"]),
             nav_text(record["new_unit_nav"]),
             percent_text(record["new_daily_return"]),
-            _(CHANGES.get(record["reason"], record["reason"])),
+            _(CHANGES.get(record["reason"], str(record["reason"]))),
             clock_time(record["known_at"], "%Y-%m-%d %H:%M"),
         )
         for record in found

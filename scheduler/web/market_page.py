@@ -23,6 +23,7 @@ from scheduler.quality_text import category_name
 from scheduler.sections import Section
 from scheduler.web import params
 from scheduler.web.files import MEDIA_TYPES, encoded
+from scheduler.web.fund_charts import DATES
 from scheduler.web.problems import Problem
 from scheduler.weekly_market import RETURN, spreads
 from scheduler.weekly_text import box_title, liquidated_funds, market, name_of, new_funds as new_section
@@ -142,7 +143,7 @@ def _coverage_chart(days: list[Record], site: Site) -> Record:
             }
             for key, name, colour in lines
         ],
-        "layout": {"yaxis": {"rangemode": "tozero", "tickformat": ",d"}, "xaxis": {"type": "date"}},
+        "layout": {"yaxis": {"rangemode": "tozero", "tickformat": ",d"}, "xaxis": DATES},
     }
 
 

@@ -47,16 +47,16 @@ def show_quality(site: Site) -> str:
         values["outcome"] = outcome_word(night, _)
         values["evidence"] = [*judgement(night, _, EXAMPLES), changes(night, _)]
         values["steps"] = steps_and_batches(night, _)
-        values["findings"] = quality.findings(site.api.engine, _newest(site, night), NIGHTS)
+        values["findings"] = _findings(site, night["business_date"])
     return site.render(
         "quality.html", asked=asked, **values, **_quarantine(site, asked), **_decided(site, asked)
     )
 
 
-def _newest(site: Site, night: Record) -> date:
-    """The last of the nights to be compared: this one, unless it is among the newest ten anyway."""
-    newest = quality.findings(site.api.engine, date.max, NIGHTS)["nights"]
-    return newest[-1] if night["business_date"] in newest else night["business_date"]
+def _findings(site: Site, night: date) -> Record:
+    """Of the newest nights, or of those up to this one where it is none of them."""
+    found = quality.findings(site.api.engine, date.max, NIGHTS)
+    return found if night in found["nights"] else quality.findings(site.api.engine, night, NIGHTS)
 
 
 def _quarantine(site: Site, asked: params.AskedHeld) -> Record:
