@@ -83,7 +83,7 @@ def visiting(browser: Browser, app: Any, token: str | None = None, **window: Any
 def test_each_page(filled: Engine, chromium: Browser, width: int, scheme: Any, language: str) -> None:
     app = app_of(filled, TOKENS)
     with visiting(chromium, app, ADMIN, width=width, scheme=scheme, language=language) as visitor:
-        running = visitor.page.evaluate("document.querySelector('#night a[href^=\"/runs/\"]').pathname")
+        running = visitor.page.get_attribute("#night a:has(.cyan)", "href") or ""
         for name, path in {**PAGES, "run-running": running}.items():
             visitor.look(path, name)
         visitor.page.goto("/nothing")
