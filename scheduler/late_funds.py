@@ -38,7 +38,6 @@ REASONS = {
     "silent": N_("no NAV for more than ten trading days"),
     "never": N_("listed, and no NAV of it is stored"),
 }
-MISSING = ("silent", "never")
 TABLES = (fund_nav.name, money_fund_yield.name)
 ENDED = ("liquidated", "new")  # of these nobody waits for a NAV
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 
 from core import db
-from core.schema import fund_nav, quarantine
+from core.schema import fund_info, fund_nav, nav_batch, quarantine, rule_result
 from core.trading_calendar import TradingCalendar, load_calendar
 from scheduler import fund_history
 from scheduler.coverage import coverage_by_day
@@ -87,6 +87,34 @@ def test_late_and_missing_funds_have_their_reasons(filled: Engine) -> None:
     assert (found["000003"]["newest"], found["000003"]["sessions_behind"]) == (TUESDAY, 1)
     assert (found["000004"]["newest"], found["000004"]["sessions_behind"]) == (date(2026, 1, 13), 11)
     assert (found["000080"]["newest"], found["000080"]["sessions_behind"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (None, "not_published"),
+        (update(nav_batch).values(status="REJECTED"), "refused"),
+        (update(nav_batch).values(status="STAGED"), "not_collected"),
+        (update(fund_info).values(status="closed"), "closed"),
+        (update(fund_info).values(status="suspended"), "suspended"),
+        (
+            update(rule_result)
+            .where(rule_result.c.rule_id == "coverage")
+            .values(rule_id="coverage.stock", figures='{"category": "stock", "lag": 1}'),
+            "usual_lag",
+        ),
+    ],
+)
+def test_why_a_fund_is_late(filled_sqlite: Engine, change: Any, reason: str) -> None:
+    calendar = calendar_of(filled_sqlite)
+    with db.write(filled_sqlite) as connection:
+        connection.execute(update(quarantine).where(quarantine.c.id == HELD).values(resolution="REJECTED"))
+        if change is not None:
+            connection.execute(change)
+    with db.read(filled_sqlite) as connection:
+        found = {row["fund_code"]: row["reason"] for row in late_funds(connection, calendar, WEDNESDAY)}
+    assert found["000003"] == reason
+    assert found["000004"] == "silent"
 
 
 def test_coverage_by_day_counts_what_the_week_says(filled: Engine) -> None:

@@ -17,7 +17,7 @@ from core.trading_calendar import load_calendar
 from scheduler.charts import Box, boxes
 from scheduler.coverage import coverage_by_day, coverage_by_type
 from scheduler.fund_changes import ended_funds, new_funds
-from scheduler.late_funds import MISSING, REASONS, late_funds
+from scheduler.late_funds import REASONS, late_funds
 from scheduler.overview import expected_date, newest_trading_day
 from scheduler.quality_text import category_name
 from scheduler.sections import Section
@@ -78,7 +78,6 @@ def show_market(site: Site) -> str:
         late_total=len(late),
         reasons={name: counts[name] for name in REASONS if name in counts},
         reason_text=lambda name: _(REASONS[name]),
-        missing=sum(counts.get(name, 0) for name in MISSING),
         category=lambda name: category_name(name, _),
         more=_more(asked, len(late)),
         csv=f"/market/late.csv?{urlencode({'lang': site.language})}",
