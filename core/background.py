@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,6 +60,7 @@ def currency_of(name: str) -> str:
     return "HKD" if "港" in name else "USD"
 
 
+@lru_cache(maxsize=65_536)  # a market's names, the same every night
 def family_of(name: str) -> str:
     """The fund a share class belongs to: its name without the class, its currency and how fees are paid.
 

@@ -43,10 +43,13 @@ def held_rows(
     reason: str | None = None,
     batches: Sequence[int] | None = None,
     decided: bool = False,
+    before: int | None = None,
     limit: int | None = None,
 ) -> Sequence[Row[Any]]:
-    """Rows in quarantine, newest first; those already decided only with `decided`."""
+    """Rows in quarantine, newest first, `before` a number; those already decided only with `decided`."""
     query = select(quarantine).where(*_asked(fund, day, reason, batches, decided))
+    if before is not None:
+        query = query.where(quarantine.c.id < before)
     return connection.execute(query.order_by(quarantine.c.id.desc()).limit(limit)).all()
 
 

@@ -39,12 +39,14 @@ def create_health_app(
     sessions: Path | None = None,
     language: str = "zh",
     home: Path | None = None,
+    logs: Path | None = None,
 ) -> Flask:
     """A WSGI application; the database may be away when it starts and whenever it is asked.
 
     `engine` should come from `observer_engine`, which answers or fails within seconds. Without `access` reading is
     open and nobody may act. `sessions` is the file in which logins are kept; `language` is the pages', unless their
-    reader chose one; `home`: see JobMonitor. What many ask for may be `shared_seconds` old.
+    reader chose one; `home`: see JobMonitor; `logs`: the folder with the reports of nights and weeks. What many ask
+    for may be `shared_seconds` old.
     """
     from flask import Flask
 
@@ -56,7 +58,7 @@ def create_health_app(
 
     app = Flask(__name__, static_folder=None)
     api = Api(engine, jobs, clock)
-    site = make_site(api, access or OPEN, shared_seconds, sessions, language, home)
+    site = make_site(api, access or OPEN, shared_seconds, sessions, language, home, logs)
     guard(app, site.access, clock, site.sessions, site.failures)
     handle(app)
     add_api(app, api, site.access)
@@ -129,6 +131,7 @@ def _serve(host: str | None, port: int | None) -> int:
         sessions=settings.home / "web_sessions.json",
         language=settings.language,
         home=home_to_name(settings),
+        logs=settings.logs,
     )
     # It warns of every request that waits a moment.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)

@@ -45,12 +45,19 @@ YIELDS = ("income_per_10k", "yield_7d")
 
 
 def list_rows(
-    engine: Engine, *, fund: str | None, day: date | None, reason: str | None, decided: bool, limit: int
+    engine: Engine,
+    *,
+    fund: str | None,
+    day: date | None,
+    reason: str | None,
+    decided: bool,
+    limit: int,
+    before: int | None = None,
 ) -> tuple[list[Record], int]:
-    """The newest rows asked for, and how many there are."""
+    """The newest rows asked for, `before` a number, and how many there are."""
     asked: dict[str, Any] = {"fund": fund, "day": day, "reason": reason, "decided": decided}
     with db.read(engine) as connection:
-        rows = held_back.held_rows(connection, **asked, limit=limit)
+        rows = held_back.held_rows(connection, **asked, before=before, limit=limit)
         return [held_record(row) for row in rows], held_back.count_held(connection, **asked)
 
 

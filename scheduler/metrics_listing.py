@@ -8,7 +8,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, func, select
 
 from config.translation import N_, translator
 from core import db
@@ -72,6 +72,7 @@ METRIC_NAMES = {
     "down_capture": N_("down capture"),
     SCORE: N_("score"),
 }
+FOR_ORDER = ("fund_code", "fund_name", "category", "nav_count", "value")
 UNITS = {"percent": "%", "days": N_("days")}
 
 
@@ -228,14 +229,14 @@ def metric_sections(record: Record, _: Translate) -> list[Section]:
     note = _("rank and quartile: within the fund's type, one share class of each fund counted; 1 is the best")
     return [
         Section(title, note=said),
-        _score_section(record, _),
+        score_section(record, _),
         Section(_("Returns"), [_("period"), _("return %"), *headers], returns, right=(1, 2, 3, 4)),
         Section(_("Risk"), [_("metric"), _("value"), *headers], risks, right=(1, 2, 3, 4), note=note),
-        _window_section(metrics, _),
+        window_section(metrics, _),
     ]
 
 
-def _score_section(record: Record, _: Translate) -> Section:
+def score_section(record: Record, _: Translate) -> Section:
     """The score and the points that it is made of."""
     if record.get("as_of"):
         return Section(
@@ -252,7 +253,7 @@ def _score_section(record: Record, _: Translate) -> Section:
     return Section(title, [_("component"), _("points")], rows, right=(1,), note=note)
 
 
-def _window_section(metrics: Mapping[str, Record], _: Translate) -> Section:
+def window_section(metrics: Mapping[str, Record], _: Translate) -> Section:
     stems = list(dict.fromkeys(stem(name) for name in metrics if stem(name) != "return"))
     headers = [_("metric"), _("unit"), *(_(PERIOD_NAMES[window]) for window in WINDOWS)]
     rows = []
@@ -307,18 +308,42 @@ def ranked_funds(
     begins with. Of each fund the share class that is counted in its rank, unless `every_class`. Raises
     UsageError for a metric, type or date that is not known, NotReady before the first metrics.
     """
-    if by != SCORE and by not in COLUMNS:
-        near = difflib.get_close_matches(by, (SCORE, *COLUMNS), n=SUGGESTED)
-        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join((SCORE, *COLUMNS))}"
-        raise UsageError(f"there is no metric {by!r}; {hint}")
+    _require_metric(by)
     with db.read(engine) as connection:
         of_type = type_filter(connection, wanted)
         found, version = measured_date(connection, calc_date)
         rows = connection.execute(_market(by, found, version, of_type)).all()
-    records: list[Record] = [row._asdict() | {"metric": by} for row in rows]
-    chosen = records if every_class else _one_class_each(records)
+    ordered = _ordered(rows, by, bottom=bottom, every_class=every_class)
+    return [row._asdict() | {"metric": by} for row in ordered]
+
+
+def ranked_page(
+    engine: Engine, by: str, wanted: str | None, *, bottom: bool, offset: int, limit: int
+) -> tuple[list[Record], int]:
+    """Some of what `ranked_funds` gives for the newest date, and how many there are; only these are read whole."""
+    _require_metric(by)
+    with db.read(engine) as connection:
+        of_type = type_filter(connection, wanted)
+        found, version = measured_date(connection, None)
+        rows = connection.execute(_market(by, found, version, of_type, whole=False)).all()
+        ordered = _ordered(rows, by, bottom=bottom, every_class=False)
+        codes = [row.fund_code for row in ordered[offset : offset + limit]]
+        mine = fund_metrics.c.fund_code.in_(codes)
+        whole = {row.fund_code: row for row in connection.execute(_market(by, found, version, mine))}
+    return [whole[code]._asdict() | {"metric": by} for code in codes], len(ordered)
+
+
+def _require_metric(by: str) -> None:
+    if by != SCORE and by not in COLUMNS:
+        near = difflib.get_close_matches(by, (SCORE, *COLUMNS), n=SUGGESTED)
+        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join((SCORE, *COLUMNS))}"
+        raise UsageError(f"there is no metric {by!r}; {hint}")
+
+
+def _ordered(rows: Sequence[Row[Any]], by: str, *, bottom: bool, every_class: bool) -> list[Row[Any]]:
+    chosen = list(rows) if every_class else _one_class_each(rows)
     worst_first = lower_is_better(by) == bottom
-    chosen.sort(key=lambda record: record["value"], reverse=worst_first)  # stable: they came by code
+    chosen.sort(key=lambda row: row.value, reverse=worst_first)  # stable: they came by code
     return chosen
 
 
@@ -353,36 +378,42 @@ def measured_date(connection: Connection, calc_date: date | None) -> tuple[date,
     return calc_date or newest, max(found, key=_version)
 
 
-def _market(by: str, calc_date: date, version: str, of_type: ColumnElement[bool] | None) -> Select[Any]:
+def _market(
+    by: str, calc_date: date, version: str, which: ColumnElement[bool] | None, *, whole: bool = True
+) -> Select[Any]:
+    """The funds with a value of `by`, by code; `whole`: with rank and score."""
     metric, info = fund_metrics.c, fund_info.c
     joined = fund_metrics.outerjoin(fund_info, info.fund_code == metric.fund_code)
-    for table in (fund_rank, fund_score):
-        same = (table.c[name] == metric[name] for name in ("fund_code", "calc_date", "definition_version"))
-        joined = joined.outerjoin(table, and_(*same))
     value = fund_score.c.score if by == SCORE else metric[by]
-    columns = (
+    columns = [
         metric.fund_code,
         *(func.coalesce(info[name], "").label(name) for name in ("fund_name", "fund_type", "category")),
         *(metric.calc_date, metric.definition_version, metric.nav_date, metric.nav_count),
         value.label("value"),
-        *(fund_rank.c[f"{part}_{by}"].label(part) for part in PARTS if by in RANKED),
-        *(fund_score.c.score, fund_score.c.level),
-    )
+    ]
+    if whole:
+        columns += [fund_rank.c[f"{part}_{by}"].label(part) for part in PARTS if by in RANKED]
+        columns += [fund_score.c.score, fund_score.c.level]
+    for table in (fund_rank, fund_score) if whole else (fund_score,) if by == SCORE else ():
+        same = (table.c[name] == metric[name] for name in ("fund_code", "calc_date", "definition_version"))
+        joined = joined.outerjoin(table, and_(*same))
     mine = [metric.calc_date == calc_date, metric.definition_version == version, value.is_not(None)]
-    if of_type is not None:
-        mine.append(of_type)
+    if which is not None:
+        mine.append(which)
+    if not whole:
+        columns = [column for column in columns if column.name in FOR_ORDER]
     return select(*columns).select_from(joined).where(*mine).order_by(metric.fund_code)
 
 
-def _one_class_each(records: Sequence[Record]) -> list[Record]:
+def _one_class_each(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
     from core.ranking import peers_of, representatives
 
     codes, names, categories = (
-        [record[name] for record in records] for name in ("fund_code", "fund_name", "category")
+        [getattr(row, name) for row in rows] for name in ("fund_code", "fund_name", "category")
     )
-    counts = np.array([record["nav_count"] for record in records], dtype=np.int64)
-    chosen = representatives(np.zeros(len(records)), peers_of(codes, names, categories, counts))
-    return [record for record, stands in zip(records, chosen.tolist(), strict=True) if stands]
+    counts = np.array([row.nav_count for row in rows], dtype=np.int64)
+    chosen = representatives(np.zeros(len(rows)), peers_of(codes, names, categories, counts))
+    return [row for row, stands in zip(rows, chosen.tolist(), strict=True) if stands]
 
 
 def rank_sections(

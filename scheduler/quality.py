@@ -50,8 +50,10 @@ HELD_FIELDS = (
 LATE_SHOWN = 20  # funds named in each category
 
 
-def quality(engine: Engine, business_date: date | None = None) -> Record:
+def quality(engine: Engine, business_date: date | None = None, *, late: bool = True) -> Record:
     """Everything on record of the night of a business date; None: the newest one that was collected.
+
+    Without `late` nothing is said of late funds, which takes reading the NAVs of every fund.
 
     Raises NotReady where nothing was ever collected, UsageError for a date of which nothing is on record.
     """
@@ -64,7 +66,6 @@ def quality(engine: Engine, business_date: date | None = None) -> Record:
         deciding = _deciding(batches)
         judged = [row.id for row in deciding]
         merged = [row.id for row in batches if row.status == "MERGED"]
-        calendar = load_calendar(connection)
         results = connection.execute(
             select(rule_result)
             .where(rule_result.c.batch_id.in_(judged))
@@ -82,7 +83,7 @@ def quality(engine: Engine, business_date: date | None = None) -> Record:
             "quarantine": _quarantine(connection, judged, merged),
             "revisions": _counted(connection, fund_nav_revision, "reason", "new_batch_id", merged),
             "events": _counted(connection, fund_event, "kind", "batch_id", merged),
-            "late": _late(connection, day, calendar),
+            "late": _late(connection, day, load_calendar(connection)) if late else [],
         }
 
 
@@ -93,6 +94,34 @@ def _newest_night(connection: Connection) -> date:
     if newest is None:
         raise NotReady("no night was collected yet; collect one: python main.py all")
     return newest
+
+
+def findings(engine: Engine, until: date, nights: int) -> Record:
+    """`nights`: the business dates of the last ones up to a date, oldest first; `rules`: what failed in any of them.
+
+    Each rule has `rule` and `failed`, a number by night; None where it judged nothing of the night.
+    """
+    batch, result = nav_batch.c, rule_result.c
+    with db.read(engine) as connection:
+        known = select(batch.business_date).where(batch.kind != "history", batch.business_date <= until)
+        newest = connection.execute(known.distinct().order_by(batch.business_date.desc()).limit(nights))
+        days = sorted(newest.scalars())
+        night_of = {row.id: day for day in days for row in _deciding(_batches(connection, day))}
+        rows = connection.execute(
+            select(result.rule_id, result.batch_id, result.failed).where(
+                result.batch_id.in_(night_of), result.severity.not_in(GATES)
+            )
+        ).all()
+    failed: dict[str, dict[date, int]] = {}
+    for rule, number, count in rows:
+        of_night = failed.setdefault(rule, {})
+        of_night[night_of[number]] = of_night.get(night_of[number], 0) + count
+    rules = [
+        {"rule": rule, "failed": [counts.get(day) for day in days]}
+        for rule, counts in sorted(failed.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+        if any(counts.values())
+    ]
+    return {"nights": days, "rules": rules}
 
 
 def _batches(connection: Connection, day: date) -> Sequence[Row[Any]]:

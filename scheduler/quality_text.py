@@ -69,15 +69,21 @@ def sections(night: Record, _: Translate, *, held: int, example: int) -> list[Se
     """All of a night; `held` rows of the quarantine at most, `example` samples of each rule at most."""
     return [
         _headline(night, _),
-        _steps(night, _),
-        _batches(night, _),
-        _gates(night, _),
-        rules_section(night, _),
-        *examples(night, _, example),
+        *steps_and_batches(night, _),
+        *judgement(night, _, example),
         _quarantine(night, _, held),
-        _changes(night, _),
+        changes(night, _),
         _late(night, _),
     ]
+
+
+def steps_and_batches(night: Record, _: Translate) -> list[Section]:
+    return [_steps(night, _), _batches(night, _)]
+
+
+def judgement(night: Record, _: Translate, example: int) -> list[Section]:
+    """Gates, rules and at most `example` rows that failed each."""
+    return [_gates(night, _), rules_section(night, _), *examples(night, _, example)]
 
 
 def title(night: Record, _: Translate) -> str:
@@ -320,7 +326,7 @@ def values_text(row: Mapping[str, Any], _: Translate) -> str:
     return ", ".join(shown)
 
 
-def _changes(night: Record, _: Translate) -> Section:
+def changes(night: Record, _: Translate) -> Section:
     counts = [*night["revisions"].items(), *night["events"].items()]
     rows = [(_(CHANGES.get(name, name)), number(count)) for name, count in counts]
     return Section(

@@ -15,7 +15,6 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, and_, func
 
 from core import db, quarantine as held_back
 from core.errors import NotReady
-from core.fund_category import CATEGORIES
 from core.schema import (
     fund_info,
     fund_nav,
@@ -28,16 +27,15 @@ from core.schema import (
 )
 from core.trading_calendar import SHANGHAI, TradingCalendar
 from scheduler import run_store
+from scheduler.fund_changes import ended_funds, new_funds, place
 from scheduler.quality import LATE_SESSIONS, outcome, steps_of
 from scheduler.weekly_market import market
 
 Record = dict[str, Any]
 METRICS = ("calculate_metrics", "weekly_full_calc")  # either measures the market
-LISTED = 20  # new, liquidated and revised funds named
+LISTED = 20  # revised funds named
 LATE_SHOWN = 10  # funds named in each category
-KNOWN_BEFORE = timedelta(days=14)  # NAVs this much older than the week: a first NAV in it is news
-FIRST_NAV = timedelta(days=60)  # after its inception at the latest a fund has its first NAV
-LAST_NAV = timedelta(days=120)  # a fund silent for longer ended before the week, whenever we learned of it
+DAYS = 7
 
 
 class Fund(NamedTuple):
@@ -86,8 +84,8 @@ def weekly(engine: Engine, calendar: TradingCalendar, business_date: date) -> Re
             "coverage": _coverage(sessions, expected, published),
             "held": {name: held[name] for name in ("total", "open", "released", "rejected", "by_reason")},
             **market(connection, week_start, business_date),
-            "new": _new(connection, funds, week_start, business_date),
-            "liquidated": _liquidated(connection, week_start),
+            "new": new_funds(connection, week_start, business_date),
+            "liquidated": ended_funds(connection, week_start, DAYS),
             "revisions": {name: revised[name] for name in ("total", "by_reason", "listed")},
             "late": _late(connection, sessions, expected, published),
         }
@@ -168,12 +166,8 @@ def _coverage(
                 for day in sessions
             ],
         }
-        for category in sorted(there, key=_place)
+        for category in sorted(there, key=place)
     ]
-
-
-def _place(category: str) -> int:
-    return CATEGORIES.index(category) if category in CATEGORIES else len(CATEGORIES)
 
 
 def _held(connection: Connection, first: date, last: date, calendar: TradingCalendar) -> Record:
@@ -260,53 +254,6 @@ def _revised(row: Row[Any]) -> Record:
     }
 
 
-def _new(connection: Connection, funds: Sequence[Fund], first: date, last: date) -> Record:
-    """Funds set up in the week, or whose first NAV is of it.
-
-    Of a database that is younger than a fortnight every NAV is a first one: there only the inception tells.
-    """
-    oldest: date | None = connection.scalar(select(func.min(nav_day.c.nav_date)))
-    telling = oldest is not None and oldest <= first - KNOWN_BEFORE
-    series = {fund.code: fund for fund in funds}
-    info = fund_info.c
-    rows = connection.execute(
-        select(info.fund_code, info.fund_name, info.category, info.inception_date).where(
-            info.inception_date.between(first, last)
-        )
-    ).all()
-    found = {row[0]: (*row, series[row[0]].first if row[0] in series else None) for row in rows}
-    for fund in funds:
-        young = fund.inception is None or fund.inception >= first - FIRST_NAV
-        if telling and young and first <= fund.first <= last:
-            found[fund.code] = (fund.code, fund.name, fund.category, fund.inception, fund.first)
-    names = ("fund_code", "fund_name", "category", "inception_date", "first_nav")
-    listed = [dict(zip(names, row, strict=True)) for row in sorted(found.values())]
-    kinds = Counter(record["category"] for record in listed)
-    return {"total": len(listed), "by_category": _by_place(kinds), "listed": listed[:LISTED]}
-
-
-def _by_place(counts: Counter[str]) -> dict[str, int]:
-    return {name: counts[name] for name in sorted(counts, key=_place)}
-
-
-def _liquidated(connection: Connection, first: date) -> Record:
-    """Funds that we learned in the week to be at their end; of a fund that was silent long before, that is no news."""
-    info, series = fund_info.c, fund_series.c
-    since, until = (datetime.combine(day, time(), SHANGHAI) for day in (first, first + timedelta(days=7)))
-    last_nav = func.max(series.last_date)
-    query = (
-        select(info.fund_code, info.fund_name, info.category, last_nav)
-        .join(fund_series, series.fund_code == info.fund_code)
-        .where(info.status == "liquidated", info.updated_at >= since, info.updated_at < until)
-        .group_by(info.fund_code, info.fund_name, info.category)
-        .having(last_nav >= first - LAST_NAV)
-        .order_by(info.fund_code)
-    )
-    names = ("fund_code", "fund_name", "category", "last_nav")
-    listed = [dict(zip(names, row, strict=True)) for row in connection.execute(query)]
-    return {"total": len(listed), "listed": listed[:LISTED]}
-
-
 def _late(
     connection: Connection,
     sessions: Sequence[date],
@@ -321,7 +268,7 @@ def _late(
     newest = _newest_until(connection, [fund.code for fund in late], day)
     due = Counter(fund.category for fund in expected[day])
     found = []
-    for category in sorted({fund.category for fund in late}, key=_place):
+    for category in sorted({fund.category for fund in late}, key=place):
         mine = [fund for fund in late if fund.category == category]
         mine.sort(key=lambda fund: (newest.get(fund.code, fund.first), fund.code))
         named = [

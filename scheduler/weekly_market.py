@@ -54,6 +54,13 @@ def market(connection: Connection, week_start: date, business_date: date) -> Rec
     }
 
 
+def spreads(connection: Connection, since: date, until: date) -> Record:
+    """`calc_date` and `types` of `market` alone, of the newest metrics of these days."""
+    calc_date = _newest(connection, fund_metrics, since, until)
+    found = _measured(connection, calc_date, since) if calc_date else _nothing()
+    return {"calc_date": calc_date, "types": [_of_type(found, name) for name in _categories(found)]}
+
+
 def _newest(connection: Connection, table: Any, first: date, last: date) -> date | None:
     mine = (table.c.calc_date.between(first, last), table.c.definition_version == DEFINITION_VERSION)
     newest: date | None = connection.scalar(select(func.max(table.c.calc_date)).where(*mine))

@@ -49,6 +49,9 @@ def fill(engine: Engine, folder: Path) -> None:
     quality_night.fill(engine)
     log = folder / "run.log"
     log.write_text(LOG, encoding="utf-8")
+    report = folder / "logs" / "quality" / f"{NIGHT}.html"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text("<!DOCTYPE html><title>report</title>", encoding="utf-8")
     with db.write(engine) as connection:
         connection.execute(tmp_fund_nav.delete())
         add_daemon(connection, NOW - timedelta(seconds=3))
@@ -108,7 +111,9 @@ def fill(engine: Engine, folder: Path) -> None:
 
 
 def app_of(engine: Engine, access: Access | None = None) -> Flask:
-    return create_health_app(observer_engine(engine.url), JOBS, lambda: NOW, access)
+    """Its reports are beside a SQLite database."""
+    logs = Path(engine.url.database or "").parent / "logs"
+    return create_health_app(observer_engine(engine.url), JOBS, lambda: NOW, access, logs=logs)
 
 
 @contextlib.contextmanager

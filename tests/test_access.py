@@ -31,6 +31,15 @@ WHO = {
     "GET /health/ready": "anyone",
     "GET /metrics": "viewer",
     "GET /": "viewer",
+    "GET /quality": "viewer",
+    "GET /quality/held/<row>": "viewer",
+    "POST /quality/held/<row>/release": "admin",
+    "POST /quality/held/<row>/reject": "admin",
+    "GET /market": "viewer",
+    "GET /market/late.csv": "viewer",
+    "GET /funds": "viewer",
+    "GET /funds/<code>": "viewer",
+    "GET /reports/<kind>/<day>": "viewer",
     "GET /login": "anyone",
     "POST /login": "anyone",
     "POST /logout": "anyone",
@@ -80,7 +89,10 @@ WHO = {
     "GET /api/v1/ranks": "viewer",
     "GET /api/v1/ranking": "viewer",
 }
-NAMED = {"job": "collect", "run": "2", "alert": "1", "fund": "000001", "name": "site.css"}
+NAMED = {
+    **{"job": "collect", "run": "2", "alert": "1", "fund": "000001", "name": "site.css"},
+    **{"row": "2", "code": "000001", "kind": "quality", "day": "2026-01-28"},
+}
 FORMS = ("POST /login", "POST /logout")  # open to anyone, but only from our own pages: tests/test_login.py
 HASH = token_hash(ADMIN)
 
@@ -152,7 +164,7 @@ def test_with_tokens_each_role_does_what_the_table_says(filled: Engine) -> None:
             assert found == expected_here, (token, address)
     with answering(filled):
         for address, (status, code) in statuses(app, bearer(ADMIN)).items():
-            refused_by_what_it_is = code in ("job_in_file", "refused", "form_expired")
+            refused_by_what_it_is = code in ("job_in_file", "refused", "form_expired", "not_decided")
             shown_elsewhere = status == 303 and WHO[address] == "admin"
             assert status == 200 or shown_elsewhere or refused_by_what_it_is, (address, code)
 

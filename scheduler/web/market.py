@@ -42,6 +42,15 @@ def find_funds(
         return _records(connection, query if of_type is None else query.where(of_type))
 
 
+def is_known(engine: Engine, code: str) -> bool:
+    """Whether a fund of this code is listed or has a series."""
+    series = fund_series.c
+    with db.read(engine) as connection:
+        listed = select(fund_info.c.fund_code).where(fund_info.c.fund_code == code)
+        stored = select(series.fund_code).where(series.table_name.in_(KINDS), series.fund_code == code)
+        return any(connection.execute(query.limit(1)).first() for query in (listed, stored))
+
+
 def show_fund(engine: Engine, code: str) -> Record:
     """What is known of a fund, and from when to when it has NAVs or yields. Raises UsageError."""
     series = fund_series.c

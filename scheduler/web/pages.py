@@ -11,7 +11,18 @@ from flask import Blueprint, Flask
 from jinja2 import StrictUndefined
 
 from scheduler.shared_answer import SharedAnswer
-from scheduler.web import alerts_page, assets, jobs_page, login_page, overview_page, runs_page
+from scheduler.web import (
+    alerts_page,
+    assets,
+    funds_page,
+    jobs_page,
+    login_page,
+    market_page,
+    overview_page,
+    quality_page,
+    reports_page,
+    runs_page,
+)
 from scheduler.web.access import Access, Failures, Role, allow
 from scheduler.web.sessions import Sessions
 from scheduler.web.site import Site, keep_language, words
@@ -40,6 +51,15 @@ PAGES = (
     Page("GET", "/runs/<run>", runs_page.show_run),
     Page("POST", "/runs/<run>/cancel", runs_page.cancel, Role.ADMIN),
     Page("POST", "/runs/<run>/retry", runs_page.retry, Role.ADMIN),
+    Page("GET", "/quality", quality_page.show_quality),
+    Page("GET", "/quality/held/<row>", quality_page.show_held),
+    Page("POST", "/quality/held/<row>/release", quality_page.release, Role.ADMIN),
+    Page("POST", "/quality/held/<row>/reject", quality_page.reject, Role.ADMIN),
+    Page("GET", "/market", market_page.show_market),
+    Page("GET", "/market/late.csv", market_page.late_csv),
+    Page("GET", "/funds", funds_page.list_funds),
+    Page("GET", "/funds/<code>", funds_page.show_fund),
+    Page("GET", "/reports/<kind>/<day>", reports_page.show_report),
     Page("GET", "/alerts", alerts_page.list_alerts),
     Page("GET", "/alerts/<alert>", alerts_page.show_alert),
     Page("POST", "/alerts/<alert>/silence", alerts_page.silence, Role.ADMIN),
@@ -51,11 +71,17 @@ PAGES = (
 
 
 def make_site(
-    api: Api, access: Access, shared_seconds: float, sessions: Path | None, language: str, home: Path | None
+    api: Api,
+    access: Access,
+    shared_seconds: float,
+    sessions: Path | None,
+    language: str,
+    home: Path | None,
+    logs: Path | None,
 ) -> Site:
     """What the pages are made from; the overview may be `shared_seconds` old."""
     looked = SharedAnswer(partial(overview_page.look, api), shared_seconds)
-    return Site(api, access, Sessions(sessions), Failures(), looked, language, home)
+    return Site(api, access, Sessions(sessions), Failures(), looked, language, home, logs)
 
 
 def add_pages(app: Flask, site: Site) -> None:

@@ -150,6 +150,39 @@ class AskedQuality(Params):
     )
 
 
+class AskedHeld(AskedQuality):
+    """The page of a night, and which rows of the quarantine it lists."""
+
+    fund: Annotated[str, Field(pattern=r"^[!-~]{1,32}$")] | None = None
+    rule: Annotated[str, Field(pattern=r"^[a-z0-9_.]{1,40}$")] | None = None
+    which: Literal["open", "all"] = "open"
+    before: Id | None = None
+    decided: Id | None = Field(None, description="the row that was decided last")
+    run: Id | None = Field(None, description="the run that it led to")
+
+
+class RowPath(Params):
+    row: Id
+    run: Id | None = None
+
+
+class AskedLate(Params):
+    type: Text | None = None
+    reason: Annotated[str, Field(pattern=r"^[a-z_]{1,20}$")] | None = None
+    offset: Whole = Field(0, ge=0, le=1_000_000)
+
+
+class AskedSearch(Params):
+    """Funds by what they are called, or without that the best of a type."""
+
+    q: Text | None = None
+    type: Text | None = None
+    by: Metric = SCORE
+    order: Literal["best", "worst"] = "best"
+    after: Fund | None = None
+    offset: Whole = Field(0, ge=0, le=1_000_000)
+
+
 class AskedEvents(Params):
     run: Id | None = None
     kind: Literal["state", "chain_blocked", "silent"] | None = None

@@ -50,9 +50,10 @@ SYMBOLS = {
     **dict.fromkeys(("FAILED", "FAILURE", "TIMED_OUT", "INTERRUPTED", "REFUSED", "REJECTED"), "✗"),
     **dict.fromkeys(("LATE", "INCOMPLETE", "PARTIAL", "HELD", "EMPTY", "STOPPED", "MISSED"), "!"),
     "RUNNING": "▶",
-    **dict.fromkeys(("WAITING", "QUEUED", "PENDING", "STAGED"), "…"),
+    **dict.fromkeys(("WAITING", "QUEUED", "PENDING", "STAGED", "UNFINISHED"), "…"),
     **dict.fromkeys(("BLOCKED", "CANCELLED", "EXPIRED"), "⊘"),
     **dict.fromkeys(("SKIPPED", "SUPERSEDED", "COMPARED"), "–"),
+    **dict.fromkeys(("UP", "DOWN"), ""),  # their numbers have signs
 }
 
 
@@ -67,6 +68,7 @@ class Site:
     look: Callable[[], Look]  # at the database, for the overview
     default_language: str = "zh"
     home: Path | None = None
+    logs: Path | None = None  # where the nights and weeks write their reports
 
     @property
     def clock(self) -> Clock:
@@ -84,6 +86,13 @@ class Site:
 
     def render(self, template: str, **values: Any) -> str:
         return render_template(template, notice=self._notice(), **values)
+
+    def reports(self, kind: str, newest: int) -> list[str]:
+        """The dates of the newest reports of a kind, newest first."""
+        folder = self.logs / kind if self.logs is not None else None
+        if folder is None or not folder.is_dir():
+            return []
+        return sorted((path.stem for path in folder.glob("????-??-??.html")), reverse=True)[:newest]
 
     def asked(self, model: type[Asked], **path: str) -> Asked:
         """What the query and the path ask for, fields left empty left out. Raises Problem."""

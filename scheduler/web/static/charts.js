@@ -31,6 +31,28 @@
     Plotly.react(place, figure.data, layout, { displayModeBar: false, displaylogo: false, responsive: true });
   }
 
+  // The last months of every chart of the page, the values that are then in sight filling its height; 0: all.
+  function show(months) {
+    document.querySelectorAll("[data-chart]").forEach((place) => {
+      const ends = place.data.flatMap((line) => line.x.slice(-1)).sort(), last = ends[ends.length - 1];
+      const begin = new Date(last);
+      begin.setUTCMonth(begin.getUTCMonth() - months);
+      const first = months ? begin.toISOString().slice(0, 10) : "";
+      const seen = place.data.flatMap((line) => line.y.filter((y, at) => y !== null && line.x[at] >= first));
+      const low = Math.min(...seen), high = Math.max(...seen), edge = (high - low || 1) * 0.05;
+      Plotly.relayout(place, months
+        ? { "xaxis.range": [first, last], "yaxis.range": [low - edge, high + edge] }
+        : { "xaxis.autorange": true, "yaxis.autorange": true });
+    });
+    document.querySelectorAll("button[data-months]").forEach((button) => {
+      button.setAttribute("aria-pressed", Number(button.dataset.months) === months);
+    });
+  }
+
+  document.querySelectorAll("button[data-months]").forEach((button) => {
+    button.hidden = false;
+    button.addEventListener("click", () => show(Number(button.dataset.months)));
+  });
   const drawAll = () => document.querySelectorAll("[data-chart]").forEach(draw);
   drawAll();
   dark.addEventListener("change", drawAll);
