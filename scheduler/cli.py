@@ -49,7 +49,12 @@ ALLOWED = {
 }
 COMMANDS = ("jobs", "runs")
 EVIDENCE = ("quality", "report", "quarantine", "nav show", "metrics show", "rank", "export", "risk-free")
-OWN_WORDS = (*COMMANDS, *EVIDENCE)  # their own parser lets through only what means something to them
+BACKUPS = ("backup", "restore")
+OWN_WORDS = (
+    *COMMANDS,
+    *EVIDENCE,
+    *BACKUPS,
+)  # their own parser lets through only what means something to them
 KEYBOARD = "stopped from the keyboard"
 OPTION = {"start": "--from", "end": "--to", "instant": "--as-of", "dry_run": "--dry-run"}
 
@@ -107,6 +112,10 @@ def _dispatch(action: str, options: argparse.Namespace, words: list[str]) -> int
         from scheduler.evidence_line import do as look
 
         return look(action, options, settings)
+    if action in BACKUPS:
+        from scheduler.backup_line import do as back_up_or_restore
+
+        return back_up_or_restore(action, options, settings)
     return Command(settings, options).do(action)
 
 
