@@ -65,12 +65,10 @@ def check(path: Path, engine: Engine, folder: Path, tell: Tell) -> tuple[Manifes
 
 def found(folder: Path) -> list[Path]:
     """The backups in a folder, the newest first."""
-    dated = [
-        (made, path)
-        for path in (folder.iterdir() if folder.is_dir() else ())
-        if (made := backup_file.made_at(path))
-    ]
-    return [path for _made, path in sorted(dated, reverse=True)]
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(
+        (path for path in paths if backup_file.made_at(path)), key=lambda path: path.name, reverse=True
+    )
 
 
 def dispensable(paths: Iterable[Path]) -> list[Path]:
@@ -104,7 +102,8 @@ def require_fitting(manifest: Manifest, path: Path, url: URL) -> None:
     if manifest.kind != _kind(url):
         names = {"sqlite": "SQLite", "mysql": "MySQL or MariaDB"}
         raise UsageError(
-            f"{path} is of {names[manifest.kind]}, {db.shown(url)} is {names[_kind(url)]}; give --to a database of its kind"
+            f"{path} is of {names[manifest.kind]}, {db.shown(url)} is {names[_kind(url)]}: "
+            "give --to a database of its kind"
         )
     newest = db.newest_revision()
     if manifest.schema > newest:

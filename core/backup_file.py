@@ -97,7 +97,7 @@ def compressed_into(path: Path) -> Iterator[BinaryIO]:
         path.open("wb") as file,
         zstandard.ZstdCompressor(LEVEL).stream_writer(file, closefd=False) as stream,
     ):
-        yield stream  # type: ignore[misc]
+        yield stream
 
 
 def add_manifest(path: Path, manifest: Manifest) -> None:
@@ -140,7 +140,7 @@ def copy_out(path: Path, write: Callable[[bytes], Any], tell: Callable[[int], No
 
 
 def unpack(path: Path, to: Path, manifest: Manifest, tell: Callable[[int], None]) -> None:
-    """The text of a backup as a file on the disk. Raises BackupUnusable, and NavKeeperError where it cannot be written."""
+    """The text of a backup as a file on the disk. Raises BackupUnusable, NavKeeperError where the disk is full."""
     try:
         with to.open("wb") as file:
             size = copy_out(path, file.write, tell)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, literal_column, select, table, text
+from sqlalchemy import Connection, Integer, func, literal_column, select, table, text
 
 
 def database_bytes(connection: Connection) -> int:
@@ -14,6 +14,6 @@ def database_bytes(connection: Connection) -> int:
         )
         return size * (pages - free)
     tables = table("tables", schema="information_schema")
-    length = literal_column("data_length") + literal_column("index_length")
     mine = literal_column("table_schema") == func.database()
+    length = literal_column("data_length + index_length", Integer)
     return int(connection.scalar(select(func.sum(length)).select_from(tables).where(mine)) or 0)

@@ -140,7 +140,7 @@ def _restore(
         raise UsageError(f"--to: {error}") from None
     backup.require_fitting(read_manifest(options.file), options.file, url)
     engine = db.connect(url)
-    with _unused(engine, settings, now):
+    with _unused(engine, now):
         if not options.yes and _has_tables(engine):
             raise UsageError(
                 f"{db.shown(url)} has tables; all in them would be lost: say --yes if that is meant"
@@ -170,7 +170,7 @@ def _has_tables(engine: Engine) -> bool:
 
 
 @contextmanager
-def _unused(engine: Engine, settings: Settings, now: datetime) -> Iterator[None]:
+def _unused(engine: Engine, now: datetime) -> Iterator[None]:
     """No daemon leads on the database, and on an SQLite file none can begin to. Raises AlreadyRunning."""
     from core.errors import AlreadyRunning
     from scheduler.run_scheduler import only_daemon

@@ -146,7 +146,8 @@ def _grown(context: RunContext, used: int) -> float | None:
         )
     if before is None:
         return None
-    return (used - before.record_count * MB) / ((now - before.end_time) / timedelta(days=1))
+    grown: float = (used - before.record_count * MB) / ((now - before.end_time) / timedelta(days=1))
+    return grown
 
 
 def size_verdict(space: Space, folder: Path) -> tuple[RunStatus, int, str]:
