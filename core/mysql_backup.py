@@ -21,14 +21,10 @@ from core.errors import BackupUnusable, DatabaseUnavailable, NavKeeperError, Too
 
 DUMPERS, CLIENTS = ("mariadb-dump", "mysqldump"), ("mariadb", "mysql")
 # One state of all tables without locking any; NAVs by the row, not all at once.
-OPTIONS: tuple[str, ...] = (
-    "--single-transaction",
-    "--quick",
-    "--skip-lock-tables",
-    "--skip-add-locks",
-    "--no-tablespaces",
+OPTIONS = (
+    *("--single-transaction", "--quick", "--skip-lock-tables", "--skip-add-locks", "--no-tablespaces"),
+    *("--hex-blob", "--skip-triggers", "--default-character-set=utf8mb4", "--skip-dump-date"),
 )
-OPTIONS += ("--hex-blob", "--skip-triggers", "--default-character-set=utf8mb4", "--skip-dump-date")
 OF_MYSQL = ("--set-gtid-purged=OFF", "--column-statistics=0")  # unknown to MariaDB's
 INSERT = re.compile(rb"INSERT INTO `((?:[^`]|``)+)` (?:\([^)]*\) )?VALUES")
 TEXT = re.compile(rb"'(?:[^'\\]|\\.|'')*'", re.DOTALL)

@@ -226,10 +226,15 @@ def _settle(engine: Engine, now: datetime) -> None:
     from scheduler.run_store import End
     from scheduler.supervisor import end_for_dead
 
-    end = End(RunStatus.INTERRUPTED, 0, "it was at work when the backup was made", retry=True)
+    why = "it was at work when the backup was made"
     with db.write(engine) as connection:
         for run in run_store.runs_in(connection, RunStatus.RUNNING):
-            end_for_dead(connection, run, end, now)
+            end_for_dead(connection, run, End(RunStatus.INTERRUPTED, 0, why), now)
+            ended = run_store.get_run(connection, run.id)
+            if (
+                ended is not None and run.retry_policy is not None
+            ):  # the daemon's, and however long ago that was
+                run_store.try_again(connection, ended, why, now)
         left = update(daemon).where(daemon.c.stopped_at.is_(None)).values(stopped_at=daemon.c.heartbeat_at)
         connection.execute(left)
 
