@@ -200,7 +200,7 @@ def test_a_wrong_retention_is_refused_with_what_is_allowed(
     value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NAVKEEPER_RETENTION_DAYS", value)
-    with pytest.raises(ConfigurationError, match="NAVKEEPER_RETENTION_DAYS = .* is not allowed: "):
+    with pytest.raises(ConfigurationError, match=r"NAVKEEPER_RETENTION_DAYS = .* is not allowed: "):
         load_settings()
 
 
