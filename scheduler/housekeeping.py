@@ -19,6 +19,7 @@ from scheduler import run_store
 from scheduler.job import RunStatus
 from scheduler.jobs_file import load_jobs
 from scheduler.task_params import Params
+from scheduler.task_parts import calendar_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -114,6 +115,22 @@ class Space(NamedTuple):
     free: int
     total: int
     grown: float | None
+
+
+def monthly_report(context: RunContext, _params: Params) -> None:
+    """The month of the business date as a page and as Markdown."""
+    from scheduler.weekly_page import write_weekly
+
+    path = write_weekly(
+        context.engine,
+        calendar_of(context),
+        context.business_date,
+        context.settings.logs / "monthly",
+        context.translate,
+        "month",
+    )
+    with context.commit() as commit:
+        commit.end(RunStatus.SUCCESS, 1, str(path))
 
 
 def size_watch(context: RunContext, _params: Params) -> None:

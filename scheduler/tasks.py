@@ -24,7 +24,7 @@ from scheduler import run_store
 from scheduler.backfill_task import BackfillParams, backfill_nav
 from scheduler.backup_task import back_up
 from scheduler.cluster import measure_everything
-from scheduler.housekeeping import SIZE, cleanup, size_watch
+from scheduler.housekeeping import SIZE, cleanup, monthly_report, size_watch
 from scheduler.job import DONE_WELL, ENDED_BADLY, PENDING, RunStatus
 from scheduler.reference_task import ReferenceParams, collect_reference
 from scheduler.repair_task import RepairParams, repair_history
@@ -391,6 +391,7 @@ TASKS: dict[str, Task] = {
         Task("collect_reference", collect_reference, ReferenceParams, "fund_event"),
         Task("cleanup", cleanup, Params, "expired"),
         Task("size_watch", size_watch, Params, SIZE),
+        Task("monthly_report", monthly_report, Params, "monthly"),
         Task("back_up", back_up, Params, "backup"),
     )
 }

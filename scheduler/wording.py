@@ -118,6 +118,7 @@ JOBS = {
     "cleanup": N_("cleanup"),
     "backup": N_("backup"),
     "size_watch": N_("size_watch"),
+    "monthly": N_("monthly"),
 }
 # The codes with which the text of a typed error begins (core/errors.py, scheduler/runner.py).
 CODES = {
