@@ -245,7 +245,7 @@ def _lines(record: Record, _: Translate) -> Iterator[str]:
         return
     texts = {
         "made": _("made: {path}"),
-        "listed": _("{path}"),
+        "listed": "{path}",
         "checked": _("sound: {path}"),
         "restored": _("restored: {to} from {path}"),
     }
