@@ -34,6 +34,7 @@ TASKS = {
     "cleanup": "cleanup",
     "backup": "back_up",
     "size_watch": "size_watch",
+    "monthly": "monthly_report",
 }
 
 
