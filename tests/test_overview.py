@@ -431,9 +431,12 @@ def test_as_json_is_plain_and_carries_offsets(filled_of_each_kind: Engine) -> No
     assert document["verdict"]["reasons"] == [
         {"state": "OK", "code": "fresh", "figures": {"date": "2026-01-28", "rows": 98}}
     ]
-    jobs = ("sweep", "sweep_morning", "reference", "collect", "validate", "metrics", "repair", "weekly")
+    jobs = (
+        *("sweep", "backup", "size_watch", "sweep_morning", "reference", "collect", "validate", "metrics"),
+        *("repair", "weekly", "cleanup", "monthly"),
+    )
     assert tuple(run["job"] for run in document["next_runs"]) == jobs
-    assert document["next_runs"][3] == {
+    assert document["next_runs"][5] == {
         "job": "collect",
         "at": "2026-01-29T19:00:00+08:00",
         "business_date": "2026-01-29",
