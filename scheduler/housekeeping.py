@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import select
 
 from core import db, retention
-from core.crash_points import reached
 from core.schema import data_update_log
 from core.storage import database_bytes
 from scheduler import run_store
@@ -76,7 +75,6 @@ def _remove(context: RunContext, kept: Retention, days: int) -> int:
             began = time.monotonic()  # the database is ours: what others held it for does not count
             total += retention.remove(connection, kept.table, wanted, after, until)
         took = time.monotonic() - began
-        reached("cleanup.step")
         context.progress(total, None, f"rows removed: {kept.name}")
         if until is None:
             return total
