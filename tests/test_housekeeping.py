@@ -271,12 +271,15 @@ def test_the_backup_job_copies_elsewhere_and_says_where_it_could_not(
         from moto.server import ThreadedMotoServer
     except ModuleNotFoundError as error:
         missing("s3", f"{error.name} is not installed")
+    bucket = (
+        f"vault-{nights.engine.dialect.name}"  # what one server stores, the next one of the process has too
+    )
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     try:
         host, port = server.get_host_and_port()
         for name, value in (
-            ("S3", "s3://vault/fund/navs"),
+            ("S3", f"s3://{bucket}/fund/navs"),
             ("S3_ENDPOINT", f"http://{host}:{port}"),
             ("S3_KEY", "a-key"),
             ("S3_SECRET", "a-secret"),
@@ -286,7 +289,7 @@ def test_the_backup_job_copies_elsewhere_and_says_where_it_could_not(
         client = boto3.client(
             "s3", endpoint_url=f"http://{host}:{port}", aws_access_key_id="a", aws_secret_access_key="b"
         )
-        client.create_bucket(Bucket="vault")
+        client.create_bucket(Bucket=bucket)
         elsewhere = load_settings()
         assert "a-secret" in elsewhere.secrets()
         monkeypatch.setenv("NAVKEEPER_BACKUP_S3_ENDPOINT", "http://127.0.0.1:9")
@@ -297,13 +300,13 @@ def test_the_backup_job_copies_elsewhere_and_says_where_it_could_not(
         nights.settings = elsewhere
         nights.now += timedelta(seconds=1)
         end = nights.execute(nights.queue("backup", DAY))
-        [stored] = client.list_objects_v2(Bucket="vault")["Contents"]
+        [stored] = client.list_objects_v2(Bucket=bucket)["Contents"]
         assert (end.status, stored["Key"].startswith("fund/navs/navkeeper-20251129T200001Z-")) == (
             RunStatus.SUCCESS,
             True,
         )
         [made] = nights.settings.backups.iterdir()  # the first one of the day is gone
-        assert client.get_object(Bucket="vault", Key=stored["Key"])["Body"].read() == made.read_bytes()
+        assert client.get_object(Bucket=bucket, Key=stored["Key"])["Body"].read() == made.read_bytes()
     finally:
         server.stop()
 
