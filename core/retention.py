@@ -39,11 +39,11 @@ class Retention(NamedTuple):
 
 
 def _staged(connection: Connection, before: datetime) -> ColumnElement[bool]:
-    return tmp_fund_nav.c.batch_id <= _last_batch(connection, before)
+    return tmp_fund_nav.c.batch_id + 0 <= _last_batch(connection, before)  # + 0: see _beyond
 
 
 def _judged(connection: Connection, before: datetime) -> ColumnElement[bool]:
-    return rule_result.c.batch_id <= _last_batch(connection, before)
+    return rule_result.c.batch_id + 0 <= _last_batch(connection, before)
 
 
 def _last_batch(connection: Connection, before: datetime) -> int:
@@ -146,7 +146,10 @@ def remove(
 
 
 def _beyond(key: list[Any], after: Key | None) -> list[ColumnElement[bool]]:
-    """Keys after `after`. The bound on the first column alone is what every planner finds its range by."""
+    """Keys after `after`. The bound on the first column alone is what every planner finds its range by.
+
+    It must be the only one there: of two upper bounds SQLite may take the wider, and read the whole table each time.
+    """
     if after is None:
         return []
     if len(key) == 1:
