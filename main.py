@@ -30,13 +30,16 @@ ACTIONS = {
     "quality": "the evidence of a night: gates, rules, quarantine, corrections, what is late",
     "report": "the week as a page, as JSON or as Markdown for a chat",
     "quarantine": "rows that failed a rule: list, show, release, reject",
+    "backup": "a checked copy of the database; list the copies, check one",
+    "restore": "let a backup take the place of the database",
     "alert": "what is the matter: list, show, silence, unsilence; test: a message through every channel",
     "doctor": "what could be wrong on this machine, and what to do",
     "demo": "a night on a simulated market, start to end",
 }
 TWO_WORDS = ("nav show", "metrics show")  # one action each
 EVIDENCE = ("quality", "report", "quarantine", "rank", "export", "risk-free", *TWO_WORDS)
-OWN_OPTIONS = ("monitor", "health", "jobs", "runs", "alert", *EVIDENCE)  # main.py monitor --help
+BACKUPS = ("backup", "restore")
+OWN_OPTIONS = ("monitor", "health", "jobs", "runs", "alert", *EVIDENCE, *BACKUPS)  # main.py monitor --help
 VERSION = "0.1.0"
 
 
@@ -124,6 +127,10 @@ def options_of(action: str, rest: list[str]) -> argparse.Namespace:
         from scheduler.evidence_words import parse as parse_evidence
 
         return parse_evidence(action, rest)
+    if action in BACKUPS:
+        from scheduler.backup_line import parse as parse_backup
+
+        return parse_backup(action, rest)
     return argparse.Namespace() if action in OWN_OPTIONS else parser().parse_args(rest)
 
 

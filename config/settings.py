@@ -70,11 +70,20 @@ class Settings(BaseSettings):
         0.015, description="a year, as a fraction"
     )
     periods_per_year: Annotated[int, Field(ge=1, le=366)] = 250
-    staging_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    retention_days: Annotated[dict[str, int], NoDecode] = Field(
+        {},
+        description="how long rows are kept where not as core.retention has it, such as staging=30,runs=365",
+    )
     metrics_days: Annotated[int, Field(ge=31, le=36500)] = Field(
         400, description="daily metrics are kept so long, then those of each month's last date"
     )
     drain_seconds: Annotated[int, Field(ge=0, le=86400)] = 600
+
+    backup_folder: Path | None = Field(None, description="of backups; default: backups/ in the home folder")
+    backup_s3: str | None = Field(None, description="s3://bucket/prefix, where each backup is copied to")
+    backup_s3_endpoint: HttpUrl | None = Field(None, description="of storage that is not Amazon's")
+    backup_s3_key: str | None = Field(None, description="access key; else as boto3 finds it")
+    backup_s3_secret: SecretStr | None = Field(None, description="its secret key")
 
     health_host: str = Field("127.0.0.1", min_length=1)
     health_port: Annotated[int, Field(ge=0, le=65535)] = 5000
@@ -101,11 +110,11 @@ class Settings(BaseSettings):
     crash_at: str | None = Field(None, description="for proofs: a point of core.crash_points to die at")
     notify_socket: str | None = Field(None, validation_alias="NOTIFY_SOCKET", description="systemd's")
 
-    @field_validator("home")
+    @field_validator("home", "backup_folder")
     @classmethod
-    def _absolute_home(cls, value: Path) -> Path:
-        found = value.expanduser()
-        if not found.is_absolute():
+    def _absolute_home(cls, value: Path | None) -> Path | None:
+        found = value.expanduser() if value is not None else None
+        if found is not None and not found.is_absolute():
             raise ValueError("an absolute path, since a relative one would depend on the current folder")
         return found
 
@@ -118,6 +127,30 @@ class Settings(BaseSettings):
         if not all(isinstance(code, str) and re.fullmatch(r"\d{6}", code, re.ASCII) for code in codes):
             raise ValueError("index codes of six digits, comma-separated, such as 000300,000985")
         return codes
+
+    @field_validator("retention_days", mode="before")
+    @classmethod
+    def _days_by_name(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        parts = [part.split("=") for part in value.split(",")] if value.strip() else []
+        if not all(
+            len(part) == 2 and re.fullmatch(r"[1-9]\d{0,4}", part[1].strip(), re.ASCII) for part in parts
+        ):
+            raise ValueError("names with days from 1 to 99999, comma-separated, such as staging=30,runs=365")
+        from core.retention import kept_days
+
+        days, known = {name.strip(): int(count) for name, count in parts}, kept_days({})
+        if unknown := sorted(days.keys() - known.keys()):
+            raise ValueError(f"{unknown[0]!r} is not kept for a time; known are {', '.join(known)}")
+        return days
+
+    @field_validator("backup_s3")
+    @classmethod
+    def _bucket(cls, value: str | None) -> str | None:
+        if value and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[^\s?#]*)?", value, re.ASCII):
+            raise ValueError("a bucket, with a prefix if you like, such as s3://bucket/navkeeper")
+        return value or None
 
     @field_validator("viewer_token_hash", "admin_token_hash")
     @classmethod
@@ -148,7 +181,7 @@ class Settings(BaseSettings):
     @classmethod
     def _known_database(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            _normalised(value.get_secret_value())
+            database_address(value.get_secret_value())
         return value
 
     @model_validator(mode="after")
@@ -165,7 +198,7 @@ class Settings(BaseSettings):
     def database_url(self) -> URL:
         """The database to use. Printing this URL hides the password."""
         if self.db_url is not None:
-            return _normalised(self.db_url.get_secret_value())
+            return database_address(self.db_url.get_secret_value())
         if self.mysql_host or self.mysql_db:
             return URL.create(
                 "mysql+pymysql",
@@ -178,6 +211,10 @@ class Settings(BaseSettings):
         return URL.create("sqlite", database=str(self.home / "navkeeper.db"))
 
     @property
+    def backups(self) -> Path:
+        return self.backup_folder or self.home / "backups"
+
+    @property
     def logs(self) -> Path:
         return self.home / "logs"
 
@@ -188,6 +225,7 @@ class Settings(BaseSettings):
             self.tushare_token.get_secret_value() if self.tushare_token else None,
             *_secrets_of_addresses(self.alert_channels),
             *_secrets_of_addresses(self.heartbeat_url),
+            self.backup_s3_secret.get_secret_value() if self.backup_s3_secret else None,
         )
         texts = [text for secret in found if secret for text in (secret, quote(secret, safe=" +"))]
         return list(dict.fromkeys(texts))
@@ -208,7 +246,8 @@ def _secrets_of_addresses(addresses: SecretStr | None) -> list[str]:
     return found
 
 
-def _normalised(text: str) -> URL:
+def database_address(text: str) -> URL:
+    """A database's URL with the driver it is used with. Raises ValueError saying what is allowed."""
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):  # ValueError: a port that is no number; its text holds the URL
@@ -253,9 +292,8 @@ def _explain(item: Any) -> str:
     if not field:
         return str(item["msg"]).removeprefix("Value error, ")
     key = field if field.startswith(("MYSQL_", PREFIX)) else PREFIX + field.upper()
-    secret = any(
-        word in key.upper() for word in ("PASSWORD", "DB_URL", "TOKEN", "ALERT_CHANNELS", "HEARTBEAT")
-    )
+    words = ("PASSWORD", "DB_URL", "TOKEN", "ALERT_CHANNELS", "HEARTBEAT", "SECRET")
+    secret = any(word in key.upper() for word in words)
     value = "(hidden)" if secret else repr(item["input"])
     return f"{key} = {value} is not allowed: {_allowed(item, key)}"
 

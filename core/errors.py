@@ -125,3 +125,22 @@ class NoDaemon(NavKeeperError):
 
     code = "no_daemon"
     retry = True
+
+
+class BackupUnusable(NavKeeperError):
+    """A backup is damaged, or does not hold what its manifest says."""
+
+    code = "backup_unusable"
+
+
+class ToolMissing(NavKeeperError):
+    """A program of the database's maker is not installed; the message names it."""
+
+    code = "tool_missing"
+
+
+class StoreUnavailable(NavKeeperError):
+    """The storage for copies of backups did not take a file."""
+
+    code = "store_unavailable"
+    retry = True

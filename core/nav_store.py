@@ -351,17 +351,3 @@ def decide_batch(
         .where(nav_batch.c.id == batch_id)
         .values(status=status, decided_at=now, merged_count=merged_count)
     )
-
-
-def delete_staging_before(connection: Connection, instant: datetime) -> int:
-    """Remove the staged rows of batches collected before `instant`; returns how many.
-
-    The batches stay on record; those never judged become EXPIRED.
-    """
-    connection.execute(
-        update(nav_batch)
-        .where(nav_batch.c.collected_at < instant, nav_batch.c.status == "STAGED")
-        .values(status="EXPIRED")
-    )
-    old = select(nav_batch.c.id).where(nav_batch.c.collected_at < instant)
-    return connection.execute(delete(tmp_fund_nav).where(tmp_fund_nav.c.batch_id.in_(old))).rowcount

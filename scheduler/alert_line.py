@@ -83,7 +83,7 @@ def _json() -> argparse.ArgumentParser:
     return parser
 
 
-def do(options: argparse.Namespace, settings: Settings) -> int:
+def do(_action: str, options: argparse.Namespace, settings: Settings) -> int:
     """Do what was typed. Raises NavKeeperError."""
     from scheduler.clock import clock_from
     from scheduler.exit_codes import FAILED, OK

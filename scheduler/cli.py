@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from datetime import date
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from config.settings import load_settings
@@ -49,7 +50,13 @@ ALLOWED = {
 }
 COMMANDS = ("jobs", "runs")
 EVIDENCE = ("quality", "report", "quarantine", "nav show", "metrics show", "rank", "export", "risk-free")
-OWN_WORDS = ("alert", *COMMANDS, *EVIDENCE)  # their own parser lets through only what means something to them
+# Where each is done that has a parser of its own, which lets through only what means something to it.
+OWN_LINES = {
+    "alert": "scheduler.alert_line",
+    **dict.fromkeys(COMMANDS, "scheduler.command_line"),
+    **dict.fromkeys(EVIDENCE, "scheduler.evidence_line"),
+    **dict.fromkeys(("backup", "restore"), "scheduler.backup_line"),
+}
 KEYBOARD = "stopped from the keyboard"
 OPTION = {"start": "--from", "end": "--to", "instant": "--as-of", "dry_run": "--dry-run"}
 
@@ -59,7 +66,7 @@ def run(action: str, options: argparse.Namespace, words: list[str]) -> int:
     _stop_like_ctrl_c()
     try:
         for name, value in vars(options).items():
-            if value and action not in OWN_WORDS and name not in ALLOWED.get(action, set()):
+            if value and action not in OWN_LINES and name not in ALLOWED.get(action, set()):
                 raise UsageError(f"{OPTION.get(name, '--' + name)} means nothing to {action}")
         return _dispatch(action, options, words)
     except NavKeeperError as error:
@@ -99,18 +106,9 @@ def _dispatch(action: str, options: argparse.Namespace, words: list[str]) -> int
         from scheduler.demo import demo
 
         return demo(settings)
-    if action in COMMANDS:
-        from scheduler.command_line import do
-
-        return do(action, options, settings)
-    if action == "alert":
-        from scheduler.alert_line import do as do_alert
-
-        return do_alert(options, settings)
-    if action in EVIDENCE:
-        from scheduler.evidence_line import do as look
-
-        return look(action, options, settings)
+    if action in OWN_LINES:
+        code: int = import_module(OWN_LINES[action]).do(action, options, settings)
+        return code
     return Command(settings, options).do(action)
 
 

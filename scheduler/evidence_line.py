@@ -93,24 +93,27 @@ def _show_quality(options: argparse.Namespace, settings: Settings, observer: Eng
 
 
 def _write_week(options: argparse.Namespace, settings: Settings, observer: Engine, clock: Clock) -> None:
-    """The week as a file whose path is printed, or on the screen."""
+    """The week or month as a file whose path is printed, or on the screen."""
     from config.translation import translator
     from core import db
     from scheduler.firing import require_calendar
     from scheduler.listing import as_json
     from scheduler.plan import asked_date
     from scheduler.quality_page import write_page
-    from scheduler.weekly import newest_day, weekly
+    from scheduler.weekly import last_day, newest_day, weekly
     from scheduler.weekly_markdown import markdown
     from scheduler.weekly_page import page
 
     with db.read(observer) as connection:
         calendar = require_calendar(connection)
+    span = "month" if options.month else "week"
     day = asked_date(calendar, options.date, clock()) if options.date else newest_day(observer, calendar)
-    week, language = weekly(observer, calendar, day), options.lang or settings.language
+    day = last_day(calendar, options.month, day) if options.month else day
+    week, language = weekly(observer, calendar, day, span), options.lang or settings.language
     _ = translator(language)
     other = "" if language == settings.language else f".{language}"
-    path = options.out or settings.logs / "weekly" / f"{day}{other}.html"
+    name = f"monthly/{day:%Y-%m}" if options.month else f"weekly/{day}"
+    path = options.out or settings.logs / f"{name}{other}.html"
     if options.json or options.markdown:
         text = f"{as_json(week)}\n" if options.json else markdown(week, _)
         if options.out is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -65,6 +65,8 @@ def parse(action: str, words: list[str]) -> argparse.Namespace:
         parser.error("give either --json or --html")
     if action == "quality" and options.history and (options.html or options.date):
         parser.error("--history looks at every date, and on the screen or as --json only")
+    if action == "report" and options.date and options.month:
+        parser.error("give either --date or --month")
     if action == "quarantine" and options.word is None:
         parser.error("say what to do: list, show, release or reject")
     if action == "export":
@@ -97,11 +99,22 @@ def _report(parser: argparse.ArgumentParser) -> None:
         metavar="YYYY-MM-DD",
         help="the last trading day (default: the newest with NAVs)",
     )
+    parser.add_argument(
+        "--month", type=_as_month, metavar="YYYY-MM", help="this month instead, under logs/monthly"
+    )
     parser.add_argument("--lang", choices=("zh", "en"), help="(default: NAVKEEPER_LANGUAGE)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON instead")
     form.add_argument("--markdown", action="store_true", help="print Markdown for a chat instead")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write it there, print the path")
+
+
+def _as_month(text: str) -> date:
+    """The first of a month."""
+    try:
+        return date.fromisoformat(f"{text}-01")
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no month; write it as 2025-12") from None
 
 
 def _quarantine(parser: argparse.ArgumentParser) -> None:

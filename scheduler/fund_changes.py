@@ -60,13 +60,13 @@ def new_funds(connection: Connection, first: date, last: date) -> Record:
     return {"total": len(found), "by_category": by_category, "listed": listed}
 
 
-def ended_funds(connection: Connection, first: date, days: int) -> Record:
-    """`total` and `listed`: the funds that we learned from a date on to be at their end.
+def ended_funds(connection: Connection, first: date, after: date) -> Record:
+    """`total` and `listed`: the funds that we learned from `first` on, and before `after`, to be at their end.
 
     Of a fund that was silent long before, that is no news.
     """
     info, series = fund_info.c, fund_series.c
-    since = datetime.combine(first, time(), SHANGHAI)
+    since, until = (datetime.combine(day, time(), SHANGHAI) for day in (first, after))
     last_nav = func.max(series.last_date)
     query = (
         select(info.fund_code, info.fund_name, info.category, last_nav)
@@ -74,7 +74,7 @@ def ended_funds(connection: Connection, first: date, days: int) -> Record:
         .where(
             info.status == "liquidated",
             info.updated_at >= since,
-            info.updated_at < since + timedelta(days=days),
+            info.updated_at < until,
         )
         .group_by(info.fund_code, info.fund_name, info.category)
         .having(last_nav >= first - LAST_NAV)

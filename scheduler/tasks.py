@@ -22,7 +22,9 @@ from core.schema import fund_metrics
 from core.trading_calendar import SHANGHAI, TradingCalendar
 from scheduler import run_store
 from scheduler.backfill_task import BackfillParams, backfill_nav
+from scheduler.backup_task import back_up
 from scheduler.cluster import measure_everything
+from scheduler.housekeeping import SIZE, cleanup, monthly_report, size_watch
 from scheduler.job import DONE_WELL, ENDED_BADLY, PENDING, RunStatus
 from scheduler.reference_task import ReferenceParams, collect_reference
 from scheduler.repair_task import RepairParams, repair_history
@@ -203,7 +205,7 @@ def calculate_metrics(context: RunContext, params: MetricsParams) -> None:
 
 
 def weekly_full_calc(context: RunContext, _params: Params) -> None:
-    """Everything again, straight from the database, held against the nights'; cleaning; the week's report."""
+    """Everything again, straight from the database, held against the nights'; old metrics go; the week's report."""
     from core import fund_series, nav_days, nav_store, rank_store
     from core.metrics_store import delete_metrics_before, differing
 
@@ -212,13 +214,11 @@ def weekly_full_calc(context: RunContext, _params: Params) -> None:
     if not found.codes:
         raise NotReady("there are no NAVs yet; collect some first: python main.py nav")
     context.progress(len(found.codes), len(found.codes), "funds")
-    expired = context.now() - timedelta(days=context.settings.staging_days)
     oldest = context.business_date - timedelta(days=context.settings.metrics_days)
     with context.commit() as commit:
         others = differing(commit.connection, found)
         rank_store.save_market(commit.connection, found)
         thinned = delete_metrics_before(commit.connection, oldest)
-        removed = nav_store.delete_staging_before(commit.connection, expired)
         nav_store.lock_merges(commit.connection)
         days, funds = nav_days.recount(commit.connection), fund_series.recount(commit.connection)
         commit.end(RunStatus.SUCCESS, len(found.codes))
@@ -234,7 +234,7 @@ def weekly_full_calc(context: RunContext, _params: Params) -> None:
                 "%s was changed by other hands on %d dates, of %d funds: counted anew",
                 *(table, days[table], funds[table]),
             )
-    context.log.info("%d staged rows and %d old metrics removed", removed, thinned)
+    context.log.info("%d old metrics removed", thinned)
     _report_week(context)
 
 
@@ -389,6 +389,10 @@ TASKS: dict[str, Task] = {
         Task("sweep_nav", sweep_nav, SourceParams, "fund_nav"),
         Task("repair_history", repair_history, RepairParams, "fund_nav"),
         Task("collect_reference", collect_reference, ReferenceParams, "fund_event"),
+        Task("cleanup", cleanup, Params, "expired"),
+        Task("size_watch", size_watch, Params, SIZE),
+        Task("monthly_report", monthly_report, Params, "monthly"),
+        Task("back_up", back_up, Params, "backup"),
     )
 }
 

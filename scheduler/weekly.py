@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Table, and_, func, or_, select
 
 from core import db, quarantine as held_back
-from core.errors import NotReady
+from core.errors import NotReady, UsageError
 from core.schema import (
     fund_info,
     fund_nav,
@@ -35,7 +35,6 @@ Record = dict[str, Any]
 METRICS = ("calculate_metrics", "weekly_full_calc")  # either measures the market
 LISTED = 20  # revised funds named
 LATE_SHOWN = 10  # funds named in each category
-DAYS = 7
 
 
 class Fund(NamedTuple):
@@ -58,20 +57,29 @@ def newest_day(engine: Engine, calendar: TradingCalendar) -> date:
     return calendar.last_session(newest)
 
 
-def weekly(engine: Engine, calendar: TradingCalendar, business_date: date) -> Record:
-    """Everything on record of the week that ends with a business date; a week of which nothing is known is empty.
+def last_day(calendar: TradingCalendar, month: date, newest: date) -> date:
+    """The last trading day of a month, or the newest day where that is in it. Raises UsageError for another month."""
+    found = calendar.between(month, min(newest, _after("month", month) - timedelta(days=1)))
+    if not found:
+        raise UsageError(f"there is no trading day of {month:%Y-%m} up to {newest}")
+    return found[-1]
+
+
+def weekly(engine: Engine, calendar: TradingCalendar, business_date: date, span: str = "week") -> Record:
+    """Everything on record of the week, or month, that ends with a business date; of which nothing is known is empty.
 
     Dates are dates, instants aware datetimes; returns, drawdowns and percentiles are in percent.
     """
-    week_start = business_date - timedelta(days=business_date.weekday())
+    week_start = start_of(span, business_date)
     sessions = calendar.between(week_start, business_date)
     with db.snapshot(engine) as connection:
         funds = _funds(connection)
         published = {day: _published(connection, day) for day in sessions}
         expected = {day: _expected(funds, day, calendar) for day in sessions}
         held = _held(connection, week_start, business_date, calendar)
-        revised = _revisions(connection, week_start, business_date, calendar)
+        revised = _revisions(connection, week_start, business_date, calendar, _after(span, week_start))
         return {
+            "span": span,
             "business_date": business_date,
             "week_start": week_start,
             "simulated": _simulated(connection, week_start, business_date),
@@ -83,12 +91,23 @@ def weekly(engine: Engine, calendar: TradingCalendar, business_date: date) -> Re
             ],
             "coverage": _coverage(sessions, expected, published),
             "held": {name: held[name] for name in ("total", "open", "released", "rejected", "by_reason")},
-            **market(connection, week_start, business_date),
+            **market(connection, week_start, business_date, span),
             "new": new_funds(connection, week_start, business_date),
-            "liquidated": ended_funds(connection, week_start, DAYS),
+            "liquidated": ended_funds(connection, week_start, _after(span, week_start)),
             "revisions": {name: revised[name] for name in ("total", "by_reason", "listed")},
             "late": _late(connection, sessions, expected, published),
         }
+
+
+def start_of(span: str, business_date: date) -> date:
+    """Monday of the week, or the first of the month."""
+    back = business_date.weekday() if span == "week" else business_date.day - 1
+    return business_date - timedelta(days=back)
+
+
+def _after(span: str, first: date) -> date:
+    """The day after the whole span: what we learn on its last days off is news of it."""
+    return first + timedelta(days=7) if span == "week" else start_of("month", first + timedelta(days=31))
 
 
 def _category() -> ColumnElement[str]:
@@ -205,10 +224,12 @@ def _held(connection: Connection, first: date, last: date, calendar: TradingCale
     }
 
 
-def _revisions(connection: Connection, first: date, last: date, calendar: TradingCalendar) -> Record:
+def _revisions(
+    connection: Connection, first: date, last: date, calendar: TradingCalendar, after: date
+) -> Record:
     """Values of any date that the week's batches corrected, the largest changes first."""
     revision, batch = fund_nav_revision.c, nav_batch.c
-    since, until = (datetime.combine(day, time(), SHANGHAI) for day in (first, first + timedelta(days=7)))
+    since, until = (datetime.combine(day, time(), SHANGHAI) for day in (first, after))
     history = and_(batch.business_date.is_(None), batch.decided_at >= since, batch.decided_at < until)
     mine = or_(batch.business_date.between(first, last), history)
     joined = fund_nav_revision.join(nav_batch, batch.id == revision.new_batch_id)

@@ -9,7 +9,7 @@ from scheduler import weekly_text
 from scheduler.charts import signed
 from scheduler.quality_page import FUND_CODE
 from scheduler.quality_text import CHANGES, category_name, nav_text
-from scheduler.weekly_market import DRAWDOWN, MOVED, RETURN
+from scheduler.weekly_market import DRAWDOWN, MOVED
 from scheduler.weekly_text import share_of, state_cell
 from scheduler.wording import Translate, cut, day, number, one_line, percent
 
@@ -36,16 +36,17 @@ def markdown(week: Record, translate: Translate) -> str:
 def _lines(week: Record, most: int, _: Translate) -> Iterator[str]:
     yield f"# {weekly_text.title(week, _)}"
     yield from (weekly_text.headline(week, _), *([_("[SIMULATED data]")] if week["simulated"] else []))
-    yield f"\n**{_('Coverage and quality')}**"
-    yield from (_night(record, _) for record in week["days"])
+    if week["span"] == "week":  # of a month there is no room for every night
+        yield f"\n**{_('Coverage and quality')}**"
+        yield from (_night(record, _) for record in week["days"])
     yield f"\n**{_('Market by type, percent')}**"
     if week["calc_date"] is None:
         yield weekly_text.market_note(week, _)
-    yield from (_type(record, _) for record in week["types"] if record[RETURN])
+    yield from (_type(record, week["metric"], _) for record in week["types"] if record[week["metric"]])
     for name, title in (("best", _("best")), ("worst", _("worst"))):
         if week[name][:most]:
             yield f"\n**{title}**"
-            yield from (_fund(fund, f"{signed(fund[RETURN])} %") for fund in week[name][:most])
+            yield from (_fund(fund, f"{signed(fund[week['metric']])} %") for fund in week[name][:most])
     yield from _movers(week, most, _)
     yield from _news(week, most, _)
     yield from _revisions(week, most, _)
@@ -62,8 +63,8 @@ def _night(record: Record, _: Translate) -> str:
     )
 
 
-def _type(record: Record, _: Translate) -> str:
-    spread, falls = record[RETURN], record[DRAWDOWN]
+def _type(record: Record, metric: str, _: Translate) -> str:
+    spread, falls = record[metric], record[DRAWDOWN]
     text = _("- {label} {count}: median {median}, middle half {q1} to {q3}")
     said = text.format(
         label=plain(category_name(record["category"], _)),

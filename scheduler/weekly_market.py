@@ -19,7 +19,8 @@ from core.schema import fund_info, fund_metrics, fund_rank
 Record = dict[str, Any]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-RETURN, DRAWDOWN, MOVED = "return_1w", "max_drawdown_1y", "return_1y"
+RETURN = {"week": "return_1w", "month": "return_1m"}
+DRAWDOWN, MOVED = "max_drawdown_1y", "return_1y"
 EXTREMES = 10  # of the whole market
 EXTREMES_OF_TYPE = 3
 MOVERS = 10
@@ -30,21 +31,24 @@ class Measured(NamedTuple):
     """The funds with metrics of one date whose newest NAV is of the week, ordered by code; every array (F,)."""
 
     funds: list[Record]
+    metric: str  # what the returns are
     returns: Floats
     drawdowns: Floats
     peers: Peers
 
 
-def market(connection: Connection, week_start: date, business_date: date) -> Record:
+def market(connection: Connection, week_start: date, business_date: date, span: str) -> Record:
     """Of the newest metrics within the week: `calc_date`, `types`, `best`, `worst`, `extremes` and `movers`.
 
     Of the share classes of a fund one counts (core.ranking). Percent; without metrics `calc_date` is None.
     """
     calc_date = _newest(connection, fund_metrics, week_start, business_date)
-    found = _measured(connection, calc_date, week_start) if calc_date else _nothing()
+    metric = RETURN[span]
+    found = _measured(connection, calc_date, week_start, metric) if calc_date else _of_rows([], metric)
     stands = representatives(found.returns, found.peers)
     best, worst = _extremes(found, stands, EXTREMES)
     return {
+        "metric": metric,
         "calc_date": calc_date,
         "types": [_of_type(found, name) for name in _categories(found)],
         "best": best,
@@ -55,10 +59,12 @@ def market(connection: Connection, week_start: date, business_date: date) -> Rec
 
 
 def spreads(connection: Connection, since: date, until: date) -> Record:
-    """`calc_date` and `types` of `market` alone, of the newest metrics of these days."""
+    """What `market` says of the types alone, of the newest metrics of these days."""
     calc_date = _newest(connection, fund_metrics, since, until)
-    found = _measured(connection, calc_date, since) if calc_date else _nothing()
-    return {"calc_date": calc_date, "types": [_of_type(found, name) for name in _categories(found)]}
+    metric = RETURN["week"]
+    found = _measured(connection, calc_date, since, metric) if calc_date else _of_rows([], metric)
+    types = [_of_type(found, name) for name in _categories(found)]
+    return {"span": "week", "metric": metric, "calc_date": calc_date, "types": types}
 
 
 def _newest(connection: Connection, table: Any, first: date, last: date) -> date | None:
@@ -67,7 +73,7 @@ def _newest(connection: Connection, table: Any, first: date, last: date) -> date
     return newest
 
 
-def _measured(connection: Connection, calc_date: date, week_start: date) -> Measured:
+def _measured(connection: Connection, calc_date: date, week_start: date, returned: str) -> Measured:
     """A fund without a NAV in the week has no return of it."""
     metric, info = fund_metrics.c, fund_info.c
     rows = connection.execute(
@@ -76,7 +82,7 @@ def _measured(connection: Connection, calc_date: date, week_start: date) -> Meas
             func.coalesce(info.fund_name, ""),
             func.coalesce(info.category, "other"),
             metric.nav_count,
-            metric[RETURN],
+            metric[returned],
             metric[DRAWDOWN],
         )
         .outerjoin(fund_info, info.fund_code == metric.fund_code)
@@ -87,14 +93,10 @@ def _measured(connection: Connection, calc_date: date, week_start: date) -> Meas
         )
         .order_by(metric.fund_code)
     ).all()
-    return _of_rows([tuple(row) for row in rows])
+    return _of_rows([tuple(row) for row in rows], returned)
 
 
-def _nothing() -> Measured:
-    return _of_rows([])
-
-
-def _of_rows(rows: Sequence[tuple[Any, ...]]) -> Measured:
+def _of_rows(rows: Sequence[tuple[Any, ...]], metric: str) -> Measured:
     codes, names, kinds, counts, returns, drawdowns = zip(*rows, strict=True) if rows else ((),) * 6
     categories = [name if name in CATEGORIES else "other" for name in kinds]
     funds = [
@@ -103,6 +105,7 @@ def _of_rows(rows: Sequence[tuple[Any, ...]]) -> Measured:
     ]
     return Measured(
         funds,
+        metric,
         np.array(returns, dtype=np.float64),
         np.array(drawdowns, dtype=np.float64),
         peers_of(codes, names, categories, np.array(counts, dtype=np.int64)),
@@ -122,7 +125,7 @@ def _of_type(found: Measured, category: str) -> Record:
     mine = _of_kind(found, category)
     spreads = {
         metric: distribution(values[mine & representatives(values, found.peers)])
-        for metric, values in ((RETURN, found.returns), (DRAWDOWN, found.drawdowns))
+        for metric, values in ((found.metric, found.returns), (DRAWDOWN, found.drawdowns))
     }
     if category == "money":
         spreads[DRAWDOWN] = None  # a few that are traded have NAVs, which never fall
@@ -137,7 +140,7 @@ def _extremes(found: Measured, chosen: Bools, most: int) -> tuple[list[Record], 
     lower = order[len(upper) :]
     lower = lower[np.argsort(found.returns[lower], kind="stable")]
     best, worst = (
-        [found.funds[n] | {RETURN: float(found.returns[n])} for n in part[:most].tolist()]
+        [found.funds[n] | {found.metric: float(found.returns[n])} for n in part[:most].tolist()]
         for part in (upper, lower)
     )
     return best, worst

@@ -14,7 +14,7 @@ from scheduler.quality_text import category_name
 from scheduler.sections import Section
 from scheduler.weekly import weekly
 from scheduler.weekly_markdown import markdown
-from scheduler.weekly_market import DRAWDOWN, RETURN
+from scheduler.weekly_market import DRAWDOWN
 from scheduler.wording import Translate, day, number, percent
 
 if TYPE_CHECKING:
@@ -82,11 +82,15 @@ def page(week: Record, translate: Translate) -> str:
 
 def _parts(week: Record, _: Translate) -> Iterator[Part]:
     yield Part(weekly_text.nights(week, _), _coverage_charts(week, _))
-    yield Part(weekly_text.coverage(week, _), [])
+    if week["span"] == "week":  # a month has too many columns
+        yield Part(weekly_text.coverage(week, _), [])
     if week["held"]["total"]:
         yield Part(weekly_text.reasons(week, _), [])
     yield Part(weekly_text.market(week, _), _boxes(week, _))
-    for metric, title in ((RETURN, _("Returns of 7 days, percent")), (DRAWDOWN, _("Drawdowns, percent"))):
+    for metric, title in (
+        (week["metric"], weekly_text.of_span("histograms", week, _)),
+        (DRAWDOWN, _("Drawdowns, percent")),
+    ):
         found = list(_histograms(week, metric, _))
         if found:
             yield Part(
@@ -128,7 +132,10 @@ def _bar(label: str, record: Record) -> charts.Bar:
 
 def _boxes(week: Record, _: Translate) -> list[tuple[Markup, str]]:
     words = _("mark and figure: median; box: the middle half of the funds; line: from 5 % to 95 %")
-    titles = {RETURN: _("returns of 7 days, percent"), DRAWDOWN: _("maximum drawdowns of one year, percent")}
+    titles = {
+        week["metric"]: weekly_text.of_span("boxes", week, _),
+        DRAWDOWN: _("maximum drawdowns of one year, percent"),
+    }
     found = []
     for metric, title in titles.items():
         rows = []
@@ -154,14 +161,19 @@ def _histograms(week: Record, metric: str, _: Translate) -> Iterator[tuple[Marku
 
 
 def write_weekly(
-    engine: Engine, calendar: TradingCalendar, business_date: date, folder: Path, translate: Translate
+    engine: Engine,
+    calendar: TradingCalendar,
+    business_date: date,
+    folder: Path,
+    translate: Translate,
+    span: str = "week",
 ) -> Path:
-    """Write a week's page and its Markdown into `folder`, named by the business date; the path of the page.
+    """Write a page and its Markdown into `folder`, named by the business date or the month; the path of the page.
 
     Older ones are replaced. Raises NavKeeperError where they cannot be written.
     """
-    week = weekly(engine, calendar, business_date)
-    path = folder / f"{business_date}.html"
+    week = weekly(engine, calendar, business_date, span)
+    path = folder / f"{business_date if span == 'week' else f'{business_date:%Y-%m}'}.html"
     write_page(path, page(week, translate))
     write_page(path.with_suffix(".md"), markdown(week, translate))
     return path

@@ -10,7 +10,7 @@ from config.translation import N_
 from scheduler.charts import signed
 from scheduler.quality_text import CHANGES, OUTCOMES, category_name, nav_text, rule_sentence
 from scheduler.sections import Cell, Section
-from scheduler.weekly_market import DRAWDOWN, MOVED, RETURN
+from scheduler.weekly_market import DRAWDOWN, MOVED
 from scheduler.wording import WORDS, Translate, clock_time, cut, day, number, one_line, percent
 
 if TYPE_CHECKING:
@@ -23,8 +23,40 @@ REASONS_SHOWN = 10
 STEPS = {"collect": N_("collect"), "validate": N_("validate"), "metrics": N_("metrics")}
 
 
+OF_SPAN = {
+    "week": {
+        "title": N_("Weekly report, {start} to {end}"),
+        "histograms": N_("Returns of 7 days, percent"),
+        "boxes": N_("returns of 7 days, percent"),
+        "best": N_("Best and worst of the week"),
+        "late": N_("Late at the end of the week"),
+        "nothing": N_("no metrics were calculated in this week; calculate them: python main.py metrics"),
+        "market": N_(
+            "returns of 7 days and maximum drawdowns of one year as of {date}, of the funds with a NAV in the week; "
+            "of a fund's share classes one counts; money funds have no drawdown"
+        ),
+    },
+    "month": {
+        "title": N_("Monthly report, {start} to {end}"),
+        "histograms": N_("Returns of one month, percent"),
+        "boxes": N_("returns of one month, percent"),
+        "best": N_("Best and worst of the month"),
+        "late": N_("Late at the end of the month"),
+        "nothing": N_("no metrics were calculated in this month; calculate them: python main.py metrics"),
+        "market": N_(
+            "returns of one month and maximum drawdowns of one year as of {date}, of the funds with a NAV in the "
+            "month; of a fund's share classes one counts; money funds have no drawdown"
+        ),
+    },
+}
+
+
+def of_span(text: str, week: Record, _: Translate) -> str:
+    return _(OF_SPAN[week["span"]][text])
+
+
 def title(week: Record, _: Translate) -> str:
-    return _("Weekly report, {start} to {end}").format(start=day(week["week_start"]), end=_end(week))
+    return of_span("title", week, _).format(start=day(week["week_start"]), end=_end(week))
 
 
 def _end(week: Record) -> str:
@@ -119,7 +151,7 @@ def market(week: Record, _: Translate) -> Section:
     keys = ("median", "q1", "q3", "p5", "p95", "min", "max")
     rows: Rows = []
     for record in week["types"]:
-        spread, falls = record[RETURN], record[DRAWDOWN]
+        spread, falls = record[week["metric"]], record[DRAWDOWN]
         if spread is None:
             continue
         rows.append(
@@ -136,12 +168,8 @@ def market(week: Record, _: Translate) -> Section:
 
 def market_note(week: Record, _: Translate) -> str:
     if week["calc_date"] is None:
-        return _("no metrics were calculated in this week; calculate them: python main.py metrics")
-    text = _(
-        "returns of 7 days and maximum drawdowns of one year as of {date}, of the funds with a NAV in the week; "
-        "of a fund's share classes one counts; money funds have no drawdown"
-    )
-    return text.format(date=day(week["calc_date"]))
+        return of_span("nothing", week, _)
+    return of_span("market", week, _).format(date=day(week["calc_date"]))
 
 
 def legend(_: Translate) -> str:
@@ -175,15 +203,16 @@ def best_and_worst(week: Record, _: Translate) -> Section:
     headers = ["", _("best"), _("type"), "%", _("worst"), _("type"), "%"]
     pairs = zip_longest(week["best"], week["worst"])
     rows: Rows = [
-        [str(at), *(_placed(best, _)), *(_placed(worst, _))] for at, (best, worst) in enumerate(pairs, 1)
+        [str(at), *(_placed(best, week["metric"], _)), *(_placed(worst, week["metric"], _))]
+        for at, (best, worst) in enumerate(pairs, 1)
     ]
-    return Section(_("Best and worst of the week"), headers, rows, right=(0, 3, 6), note=_none(rows, _))
+    return Section(of_span("best", week, _), headers, rows, right=(0, 3, 6), note=_none(rows, _))
 
 
-def _placed(fund: Record | None, _: Translate) -> list[str | Cell]:
+def _placed(fund: Record | None, metric: str, _: Translate) -> list[str | Cell]:
     if fund is None:
         return ["", "", ""]
-    return [fund_cell(fund), category_name(fund["category"], _), change_cell(fund[RETURN])]
+    return [fund_cell(fund), category_name(fund["category"], _), change_cell(fund[metric])]
 
 
 def extremes_by_type(week: Record, _: Translate) -> Section:
@@ -193,7 +222,7 @@ def extremes_by_type(week: Record, _: Translate) -> Section:
         for at, pair in enumerate(zip_longest(record["best"], record["worst"])):
             row: list[str | Cell] = ["" if at else category_name(record["category"], _)]
             for fund in pair:
-                row += [fund_cell(fund), change_cell(fund[RETURN])] if fund else ["", ""]
+                row += [fund_cell(fund), change_cell(fund[week["metric"]])] if fund else ["", ""]
             rows.append(row)
     return Section(_("Best and worst by type"), headers, rows, right=(2, 4), note=_none(rows, _))
 
@@ -298,7 +327,7 @@ def late(week: Record, _: Translate) -> Section:
         for record in week["late"]
     ]
     note = _("funds expected that have no NAV of {date}, with their newest").format(date=_end(week))
-    return Section(_("Late at the end of the week"), headers, rows, right=(1, 2), note=note)
+    return Section(of_span("late", week, _), headers, rows, right=(1, 2), note=note)
 
 
 def _late_fund(fund: Mapping[str, Any]) -> str:

@@ -84,6 +84,7 @@ CATEGORIES = {
     "other": N_("other"),
 }
 REASONS = {
+    "backup_unusable": N_("backup_unusable"),
     "batch_rejected": N_("the batch of {date} was refused by the gate {gate}"),
     "job_failed": N_("{job} for {date} ended {status}: {reason}"),
     "job_blocked": N_("{job} for {date} is {status}: {reason}"),
@@ -114,10 +115,15 @@ JOBS = {
     "weekly": N_("weekly"),
     "backfill": N_("backfill"),
     "repair": N_("repair"),
+    "cleanup": N_("cleanup"),
+    "backup": N_("backup"),
+    "size_watch": N_("size_watch"),
+    "monthly": N_("monthly"),
 }
 # The codes with which the text of a typed error begins (core/errors.py, scheduler/runner.py).
 CODES = {
     "already_running": N_("already_running"),
+    "backup_unusable": N_("backup_unusable"),
     "batch_rejected": N_("batch_rejected"),
     "claim_lost": N_("claim_lost"),
     "cluster_mismatch": N_("cluster_mismatch"),
@@ -135,6 +141,8 @@ CODES = {
     "source_refused": N_("source_refused"),
     "source_error": N_("source_error"),
     "source_unavailable": N_("source_unavailable"),
+    "store_unavailable": N_("store_unavailable"),
+    "tool_missing": N_("tool_missing"),
     "unknown_fund": N_("unknown_fund"),
     "usage": N_("usage"),
 }

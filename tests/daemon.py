@@ -40,7 +40,10 @@ def jobs_file(folder: Path, *changes: tuple[str, str], without: tuple[str, ...] 
     return path
 
 
-SWEEPS = ("sweep", "sweep_morning", "reference", "repair")  # all that runs beside the chain of a night
+SWEEPS = (  # all that runs beside the chain of a night and the weekly job
+    *("sweep", "sweep_morning", "reference", "repair"),
+    *("cleanup", "backup", "size_watch", "monthly"),
+)
 T = TypeVar("T")
 
 

@@ -31,6 +31,10 @@ TASKS = {
     "repair": "repair_history",
     "reference": "collect_reference",
     "second": "compare_sources",
+    "cleanup": "cleanup",
+    "backup": "back_up",
+    "size_watch": "size_watch",
+    "monthly": "monthly_report",
 }
 
 

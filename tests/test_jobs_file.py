@@ -30,13 +30,16 @@ def jobs() -> dict[str, Job]:
 
 def test_the_shipped_jobs(jobs: dict[str, Job]) -> None:
     beside = ["reference", "repair", "sweep", "sweep_morning", "weekly"]
-    assert sorted(jobs) == sorted(["collect", "metrics", "validate", *beside])
+    house = ["backup", "cleanup", "monthly", "size_watch"]
+    assert sorted(jobs) == sorted(["collect", "metrics", "validate", *beside, *house])
     assert {job.task for job in jobs.values()} <= set(TASKS)
     assert {name: job.needs for name, job in jobs.items() if job.needs} == {
         "validate": ("collect",),
         "metrics": ("validate",),
     }
-    assert [name for name, job in jobs.items() if job.holidays_off] == [n for n in jobs if n != "weekly"]
+    assert [name for name, job in jobs.items() if job.holidays_off] == [
+        name for name in jobs if name not in ("weekly", *house)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,10 @@ def test_the_shipped_jobs(jobs: dict[str, Job]) -> None:
         ("sweep", [f"2025-12-0{day} {hour}:00" for day in (1, 2, 3, 4, 5) for hour in (21, 23)]),
         ("sweep_morning", [f"2025-12-0{day} 08:00" for day in (2, 3, 4, 5, 6)]),
         ("weekly", ["2025-12-07 02:00"]),
+        ("cleanup", ["2025-12-07 04:00"]),
+        ("backup", [f"2025-12-0{day} 05:30" for day in (1, 2, 3, 4, 5, 6, 7)]),
+        ("size_watch", [f"2025-12-0{day} 06:30" for day in (1, 2, 3, 4, 5, 6, 7)]),
+        ("monthly", ["2025-12-01 06:00"]),
         ("reference", [f"2025-12-0{day} 18:30" for day in (1, 2, 3, 4, 5)]),
         ("repair", [f"2025-12-0{day} 22:00" for day in (1, 2, 3, 4, 5)]),
     ],
@@ -231,3 +238,13 @@ def test_what_becomes_of_a_run_that_needs_others(
     states = dict(zip("abc", upstream, strict=False))
     found = decide(replace(jobs["validate"], wait_hours=12), timedelta(hours=hours), states)
     assert found == (decision, reason)
+
+
+def test_the_monthly_report_is_of_the_month_before_its_fire(jobs: dict[str, Job]) -> None:
+    """1 October and 1 January are holidays; 1 December 2025 is a trading day itself."""
+    calendar = TradingCalendar(SESSIONS)
+    fires = jobs["monthly"].fires(at("2025-09-15 00:00"), at("2025-12-31 23:59"))
+    assert fires == [at("2025-10-01 06:00"), at("2025-11-01 06:00"), at("2025-12-01 06:00")]
+    assert jobs["monthly"].skip_reason(fires[0], calendar) is None
+    dates = [jobs["monthly"].business_date_of(fire, calendar) for fire in fires]
+    assert dates == [date(2025, 9, 30), date(2025, 10, 31), date(2025, 11, 28)]

@@ -137,7 +137,7 @@ def test_success_rates_count_finished_runs_only(filled_of_each_kind: Engine) -> 
         "collect": (3, 4, 0.75),
         "validate": (3, 4, 0.75),
         "metrics": (3, 3, 1.0),
-        **dict.fromkeys(("sweep", "sweep_morning", "reference", "repair", "weekly"), (0, 0, None)),
+        **dict.fromkeys((job for job in JOBS if job not in ("collect", "validate", "metrics")), (0, 0, None)),
     }
 
 
@@ -409,7 +409,7 @@ def test_calendars_that_cannot_say(filled: Engine) -> None:
     overview = look(filled, late)  # the calendar of the example ends on 2026-02-28
     assert "calendar_ends" in codes(overview)
     assert overview.next_command == "python main.py init"
-    assert {run.job for run in overview.next_runs} == {"weekly"}
+    assert {run.job for run in overview.next_runs} == {"weekly", "cleanup", "backup", "size_watch", "monthly"}
     with write(filled) as connection:
         connection.execute(delete(trade_calendar))
     overview = look(filled, late)
@@ -431,9 +431,12 @@ def test_as_json_is_plain_and_carries_offsets(filled_of_each_kind: Engine) -> No
     assert document["verdict"]["reasons"] == [
         {"state": "OK", "code": "fresh", "figures": {"date": "2026-01-28", "rows": 98}}
     ]
-    jobs = ("sweep", "sweep_morning", "reference", "collect", "validate", "metrics", "repair", "weekly")
+    jobs = (
+        *("sweep", "backup", "size_watch", "sweep_morning", "reference", "collect", "validate", "metrics"),
+        *("repair", "weekly", "cleanup", "monthly"),
+    )
     assert tuple(run["job"] for run in document["next_runs"]) == jobs
-    assert document["next_runs"][3] == {
+    assert document["next_runs"][5] == {
         "job": "collect",
         "at": "2026-01-29T19:00:00+08:00",
         "business_date": "2026-01-29",

