@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from config.settings import load_settings
 from core import db
@@ -33,14 +33,14 @@ def pid_file(settings: Settings) -> Path:
     return settings.home / "navkeeper.pid"
 
 
-@contextmanager
-def only_daemon(path: Path) -> Iterator[None]:
-    """Hold the lock on the pid file. Raises AlreadyRunning naming the pid of who holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="ascii") as file:
+def _pid_written(path: Path) -> TextIO:
+    """The pid file, locked, with our pid in it. Raises AlreadyRunning, NavKeeperError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="ascii")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             raise AlreadyRunning(
                 f"the daemon runs already, pid {file.read().strip() or 'unknown'} ({path})"
@@ -48,6 +48,17 @@ def only_daemon(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
+    except OSError as error:
+        raise NavKeeperError(
+            f"cannot write {path}: {error.strerror}; make room and see to the rights there, or set NAVKEEPER_HOME"
+        ) from None
+    return file
+
+
+@contextmanager
+def only_daemon(path: Path) -> Iterator[None]:
+    """Hold the lock on the pid file. Raises AlreadyRunning naming the pid of who holds it, NavKeeperError where it cannot be written."""
+    with _pid_written(path) as file:
         try:
             yield
         finally:
