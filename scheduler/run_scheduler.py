@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from config.settings import load_settings
 from core import db
@@ -33,36 +33,40 @@ def pid_file(settings: Settings) -> Path:
     return settings.home / "navkeeper.pid"
 
 
-def _pid_written(path: Path) -> TextIO:
-    """The pid file, locked, with our pid in it. Raises AlreadyRunning, NavKeeperError."""
+@contextmanager
+def only_daemon(path: Path) -> Iterator[None]:
+    """Hold the lock on the pid file.
+
+    Raises AlreadyRunning naming the pid of who holds it, NavKeeperError where the file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="ascii")
+        opened = path.open("a+", encoding="ascii")
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError:
             file.seek(0)
             raise AlreadyRunning(
                 f"the daemon runs already, pid {file.read().strip() or 'unknown'} ({path})"
             ) from None
         file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-    except OSError as error:
-        raise NavKeeperError(
-            f"cannot write {path}: {error.strerror}; make room and see to the rights there, or set NAVKEEPER_HOME"
-        ) from None
-    return file
-
-
-@contextmanager
-def only_daemon(path: Path) -> Iterator[None]:
-    """Hold the lock on the pid file. Raises AlreadyRunning naming the pid of who holds it, NavKeeperError where it cannot be written."""
-    with _pid_written(path) as file:
+        try:
+            os.write(file.fileno(), f"{os.getpid()}\n".encode("ascii"))
+        except OSError as error:
+            raise _unwritable(path, error) from None
         try:
             yield
         finally:
             file.truncate(0)
+
+
+def _unwritable(path: Path, error: OSError) -> NavKeeperError:
+    return NavKeeperError(
+        f"cannot write {path}: {error.strerror}; is the disk full, or is the folder another user's? see: main.py doctor"
+    )
 
 
 def prepare(settings: Settings, now: datetime) -> int:

@@ -163,6 +163,8 @@ SENTENCES = (
     N_("{n} funds changed"),
     N_("{n} of {total} funds gave no rows"),
     N_("there was nothing to merge"),
+    N_("nothing new"),
+    N_("nothing new since batch {id}"),
 )
 ATTEMPT = re.compile(r"attempt (\d+) was ([A-Z_]+): ")
 REPEATED_ADDRESS = re.compile(r"(\bhttps?://\S+)(?: \1(?!\S))+")
