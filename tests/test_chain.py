@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, delete, func, select, update
 
-from config.settings import ROOT
-from config.settings import environment_with
+from config.settings import ROOT, environment_with
 from core import db
 from core.initialise import initialise
 from core.schema import daemon, fund_metrics, fund_nav, job_run, nav_batch, run_attempt, run_event
