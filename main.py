@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    listed = "\n".join(f"  {name:<12} {text}" for name, text in ACTIONS.items())
+    listed = "\n".join(f"  {name:<13} {text}" for name, text in ACTIONS.items())
     found.usage = f"main.py ACTION [options]   (or --action ACTION)\n\nactions:\n{listed}\n"
     found.add_argument("--action", metavar="ACTION", help="the same as the plain first word")
     found.add_argument("--date", type=_date, metavar="YYYY-MM-DD", help="business date (default: the newest)")

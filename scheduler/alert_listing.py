@@ -9,14 +9,21 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row
 
+from config.translation import N_
 from core import db
 from scheduler import alert_store
-from scheduler.alert_text import Told, command, headline
+from scheduler.alert_text import NOTICES, Told, command, headline
 from scheduler.sections import Cell, Section
 from scheduler.wording import Translate, clock_time, duration, error_text, number
 
 Record = dict[str, Any]
 TIME = "%Y-%m-%d %H:%M:%S"
+DELIVERIES = {
+    "PENDING": N_("to be sent"),
+    "SENDING": N_("being sent"),
+    "SENT": N_("sent"),
+    "DROPPED": N_("dropped"),
+}
 
 
 def open_alerts(connection: Connection, now: datetime) -> list[Record]:
@@ -141,7 +148,7 @@ def alert_sections(record: Record, _: Translate) -> list[Section]:
         (_("funds"), number(figures.get("records"))),
         (_("expected"), number(figures.get("expected"))),
         (_("run"), str(record["run"] or "-")),
-        (_("type"), record["command"]),
+        (_("type next"), record["command"]),
     ]
     headers = (
         _("message"),
@@ -154,8 +161,8 @@ def alert_sections(record: Record, _: Translate) -> list[Section]:
     )
     sent = [
         (
-            item["notice"],
-            item["status"],
+            _(NOTICES[item["notice"]]),
+            _(DELIVERIES[item["status"]]),
             clock_time(item["created_at"], TIME),
             clock_time(item["sent_at"], TIME),
             item["channel"] or "-",

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -32,8 +32,14 @@ if TYPE_CHECKING:
 
 FUNDS = 1000
 YEARS = 3
-NIGHT_LIMIT = 60.0  # seconds for the chain to finish
-CHAIN = ("collect", "validate", "metrics")
+NIGHT_LIMIT = 60.0  # seconds for the jobs of one time to finish
+# To what time the clock is put, and which jobs are then waited for.
+EVENING = (
+    (18, 30, ("reference",)),
+    (20, 45, ("collect", "validate", "metrics")),
+    (21, 1, ("sweep",)),
+    (22, 1, ("repair",)),
+)
 
 
 class DemoFailed(NavKeeperError):
@@ -70,8 +76,8 @@ def demo(settings: Settings) -> int:
         _say(
             f"SIMULATED market of {FUNDS} funds at {address}; nothing here is real, nothing leaves this machine"
         )
-        clock_file.write_text(_at(before, 23, 30), encoding="ascii")
-        _show_now(address, _at(before, 23, 30))
+        clock_file.write_text(_at(before, 23, 45), encoding="ascii")  # too late to be asked about that night
+        _show_now(address, _at(before, 23, 45))
         start = night.replace(year=night.year - YEARS, day=min(night.day, 28))
         _say(f"back-filling {start} to {before} ...")
         _call(["main.py", "nav", "--from", str(start), "--to", str(before)], environment)
@@ -122,52 +128,36 @@ def _call(words: list[str], environment: dict[str, str]) -> None:
 
 
 def _night(engine: Engine, night: date, clock_file: Path, address: str, environment: dict[str, str]) -> None:
-    """Start the daemon before the night and let its clock pass the chain's times."""
-    clock_file.write_text(_at(night, 18, 30), encoding="ascii")
+    """Start the daemon before the night and put its clock past the times of one job after the other."""
+    clock_file.write_text(_at(night, *EVENING[0][:2]), encoding="ascii")
     _show_now(address, _at(night, 23, 30))
-
-    def started(runs: dict[str, RunStatus]) -> bool:
-        """The daemon is there, and has the lists of funds, events and indices of half past six."""
-        return runs.get("reference", RunStatus.WAITING) not in PENDING
-
-    def finished(runs: dict[str, RunStatus]) -> bool:
-        return all(runs.get(job, RunStatus.WAITING) not in PENDING for job in CHAIN)
-
     daemon = subprocess.Popen(
         [sys.executable, "scheduler/run_scheduler.py"], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
     )
     try:
-        _wait(engine, daemon, started)
-        clock_file.write_text(_at(night, 23, 30), encoding="ascii")
-        _wait(engine, daemon, finished, clock_file)
+        for hour, minute, jobs in EVENING:
+            clock_file.write_text(_at(night, hour, minute), encoding="ascii")
+            _wait(engine, daemon, jobs, clock_file)
         _call(["main.py", "monitor"], environment)
     finally:
         daemon.send_signal(signal.SIGTERM)
         daemon.wait()
 
 
-def _wait(
-    engine: Engine,
-    daemon: subprocess.Popen[bytes],
-    done: Callable[[dict[str, RunStatus]], bool],
-    clock_file: Path | None = None,
-) -> None:
-    """Poll the runs until `done` of their states; meanwhile move the clock at its natural pace."""
+def _wait(engine: Engine, daemon: subprocess.Popen[bytes], jobs: tuple[str, ...], clock_file: Path) -> None:
+    """Until each of the jobs has a run that is over; meanwhile the clock goes at its natural pace."""
     began = last = time.monotonic()
     while (now := time.monotonic()) < began + NIGHT_LIMIT:
-        if clock_file is not None:
-            moved = datetime.fromisoformat(clock_file.read_text(encoding="ascii")) + timedelta(
-                seconds=now - last
-            )
-            clock_file.with_suffix(".new").write_text(moved.isoformat(), encoding="ascii")
-            clock_file.with_suffix(".new").replace(clock_file)
+        moved = datetime.fromisoformat(clock_file.read_text(encoding="ascii")) + timedelta(seconds=now - last)
+        clock_file.with_suffix(".new").write_text(moved.isoformat(), encoding="ascii")
+        clock_file.with_suffix(".new").replace(clock_file)
         last = now
         with db.read(engine) as connection:
             rows = connection.execute(select(job_run.c.job_id, job_run.c.status).order_by(job_run.c.id)).all()
         found = {job: RunStatus(status) for job, status in rows}
         if daemon.poll() is not None:
             raise DemoFailed(f"the daemon ended with exit code {daemon.returncode}; see demo/logs/daemon.log")
-        if done(found):
+        if all(found.get(job, RunStatus.WAITING) not in PENDING for job in jobs):
             return
         time.sleep(0.1)
     raise DemoFailed(f"the night did not finish within {NIGHT_LIMIT:.0f} s; see demo/logs")
@@ -180,11 +170,12 @@ def _next_steps(home: Path) -> None:
     print(
         f"""
 Next:
-  look again          NAVKEEPER_HOME={home} {shown} main.py monitor
+  the demo again      NAVKEEPER_HOME={home} {shown} main.py monitor
+  the demo's pages    NAVKEEPER_HOME={home} {shown} main.py health   # then open http://127.0.0.1:5000/
   the live source     {shown} main.py init && {shown} main.py all
   the daemon          nohup {shown} scheduler/run_scheduler.py &
-  its dashboard       {shown} main.py monitor --watch
-  /health, /metrics   {shown} main.py health
+  the dashboard       {shown} main.py monitor --watch
+  the pages           {shown} main.py health
   MySQL               MYSQL_HOST=... MYSQL_USER=... MYSQL_PASSWORD=... MYSQL_DB=navkeeper {shown} main.py init
   every action        {shown} main.py --help"""
     )

@@ -269,7 +269,7 @@ def _freshness(overview: Overview, _: Translate, width: int) -> Iterator[Rendera
         _Column(_("funds"), right=True),
         _Column(_("of the day before"), 70, right=True),
         _Column(_("last written"), 90),
-        _Column(_("what failed"), 110, cut=True),
+        _Column(_("reason"), 110, cut=True),
     ]
     title = _("Freshness, expected {date}").format(date=day(overview.expected_date))
     if overview.expected_is_provisional:

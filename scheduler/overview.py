@@ -433,7 +433,7 @@ def _simulated(connection: Connection) -> bool:
 
 
 def _quarantine(connection: Connection, last: Batch | None) -> Quarantine:
-    total = connection.scalar(select(func.count()).select_from(quarantine)) or 0
+    total = connection.scalar(select(func.count()).where(quarantine.c.resolution.is_(None))) or 0
     return Quarantine(total, last.held if last else 0)
 
 

@@ -35,9 +35,16 @@ def pid_file(settings: Settings) -> Path:
 
 @contextmanager
 def only_daemon(path: Path) -> Iterator[None]:
-    """Hold the lock on the pid file. Raises AlreadyRunning naming the pid of who holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="ascii") as file:
+    """Hold the lock on the pid file.
+
+    Raises AlreadyRunning naming the pid of who holds it, NavKeeperError where the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a+", encoding="ascii")
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -46,12 +53,20 @@ def only_daemon(path: Path) -> Iterator[None]:
                 f"the daemon runs already, pid {file.read().strip() or 'unknown'} ({path})"
             ) from None
         file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        try:
+            os.write(file.fileno(), f"{os.getpid()}\n".encode("ascii"))
+        except OSError as error:
+            raise _unwritable(path, error) from None
         try:
             yield
         finally:
             file.truncate(0)
+
+
+def _unwritable(path: Path, error: OSError) -> NavKeeperError:
+    return NavKeeperError(
+        f"cannot write {path}: {error.strerror}; is the disk full, or is the folder another user's? see: main.py doctor"
+    )
 
 
 def prepare(settings: Settings, now: datetime) -> int:

@@ -45,7 +45,7 @@ def compare_sources(context: RunContext, params: SourceParams) -> None:
                 commit.connection, context.business_date, now, found.second_look.funds, "second source"
             )
             said = f"{found.checked} rows compared, {found.failed} differ, "
-            said += f"{len(found.second_look.released)} rows of quarantine released"
+            said += f"rows released from quarantine: {len(found.second_look.released)}"
             many = found.failed > pipeline.thresholds.share_quarantined * max(found.checked, 1)
             commit.end(RunStatus.PARTIAL if many else RunStatus.SUCCESS, found.checked, said)
     finally:

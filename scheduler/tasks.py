@@ -158,7 +158,7 @@ def _with_gates(
     """A night in which a whole category is behind is PARTIAL; what was released from quarantine is said."""
     said = [reason] if reason else []
     if result.second_look.released:
-        said.append(f"{len(result.second_look.released)} rows of quarantine released")
+        said.append(f"rows released from quarantine: {len(result.second_look.released)}")
     said += result.shortfalls
     if result.shortfalls and status is RunStatus.SUCCESS:
         status = RunStatus.PARTIAL

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import date, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from config.translation import N_
@@ -146,7 +147,34 @@ CODES = {
     "unknown_fund": N_("unknown_fund"),
     "usage": N_("usage"),
 }
-ATTEMPT = re.compile(r"(attempt \d+ was [A-Z_]+: )?(\w+)(?=: )")
+# What runs give as their reason without an error: written in English, kept so in the database and in JSON.
+SENTENCES = (
+    N_("{held} of {total} rows quarantined"),
+    N_("{held} of {total} new rows quarantined"),
+    N_("rows released from quarantine: {n}"),
+    N_("collect is {status}"),
+    N_("validate is {status}"),
+    N_("there is no run of collect for this date"),
+    N_("there is no run of validate for this date"),
+    N_("collect was {status}"),
+    N_("it is tried again"),
+    N_("a sweep tries it again"),
+    N_("another sweep of this date is at work"),
+    N_("nothing ran at its time, and the job does not catch up further"),
+    N_("missed"),
+    N_("filled from history"),
+    N_("the job is paused"),
+    N_("{date} is not a trading day"),
+    N_("cancelled by {who}"),
+    N_("asked for again by {who}"),
+    N_("{filled} of {missing} missing sessions of {funds} funds filled"),
+    N_("{n} funds changed"),
+    N_("{n} of {total} funds gave no rows"),
+    N_("there was nothing to merge"),
+    N_("nothing new"),
+    N_("nothing new since batch {id}"),
+)
+ATTEMPT = re.compile(r"attempt (\d+) was ([A-Z_]+): ")
 REPEATED_ADDRESS = re.compile(r"(\bhttps?://\S+)(?: \1(?!\S))+")
 NESTED_BRACKETS = re.compile(r"\(([^()]+) \(([^()]*)\)\)")
 
@@ -186,12 +214,32 @@ def cut(text: str, limit: int) -> str:
 
 
 def error_text(text: str | None, _: Translate) -> str:
-    """A run's reason as one line, its error code in the operator's language; the detail stays as it is."""
-    line = one_line(text)
-    found = ATTEMPT.match(line)
-    if found is None or found[2] not in CODES:
-        return line
-    return f"{found[1] or ''}{_(CODES[found[2]])}{line[found.end() :]}"
+    """A run's reason as one line, its error code and what we say ourselves in the operator's language.
+
+    The detail of an error stays as it is.
+    """
+    line, before = one_line(text), ""
+    if (found := ATTEMPT.match(line)) and found[2] in WORDS:
+        before = _("attempt {n} was {status}: ").format(n=found[1], status=_(WORDS[found[2]]))
+        line = line[found.end() :]
+    code, colon, detail = line.partition(": ")
+    if colon and code in CODES:
+        return f"{before}{_(CODES[code])}: {detail}"
+    return before + "; ".join(_sentence(part, _) for part in line.split("; "))
+
+
+def _sentence(text: str, _: Translate) -> str:
+    """One of SENTENCES in the operator's language, with its figures; another text as it is."""
+    for message, pattern in _patterns():
+        if found := pattern.fullmatch(text):
+            figures = {name: _(WORDS.get(value, value)) for name, value in found.groupdict().items()}
+            return _(message).format(**figures)
+    return text
+
+
+@cache
+def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    return tuple((message, re.compile(re.sub(r"{(\w+)}", r"(?P<\1>\\S+)", message))) for message in SENTENCES)
 
 
 def job_name(job: str, _: Translate) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, delete, func, select, update
 
-from config.settings import ROOT
+from config.settings import ROOT, environment_with
 from core import db
 from core.initialise import initialise
 from core.schema import daemon, fund_metrics, fund_nav, job_run, nav_batch, run_attempt, run_event
@@ -398,6 +398,21 @@ def test_sigterm_ends_it_even_while_the_database_is_away(
         process.signal(signal.SIGTERM)
         assert process.wait() == 0
     engine.dispose()
+
+
+def test_a_daemon_that_cannot_write_its_pid_says_so_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "navkeeper.db.pid").mkdir()
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "scheduler" / "run_scheduler.py")],
+        env=environment_with(home=tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"cannot write {tmp_path}/navkeeper.db.pid: Is a directory; ")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_a_second_daemon_refuses_and_names_the_first(night: DaemonProcess, tmp_path: Path) -> None:

@@ -160,13 +160,19 @@ def test_the_code_of_an_error_has_a_label_its_detail_stays(home: Path, language:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("attempt 2 was TIMED_OUT: not_published: none yet", "attempt 2 was TIMED_OUT: 尚未公布: none yet"),
-        ("collect is FAILED", "collect is FAILED"),
+        ("attempt 2 was TIMED_OUT: not_published: none yet", "第 2 次尝试超时：尚未公布: none yet"),
+        ("attempt 1 was CANCELLED: cancelled by cli:li", "第 1 次尝试已取消：由 cli:li 取消"),
+        ("collect is FAILED", "采集失败"),
+        ("collect was FAILED; it is tried again", "采集曾失败; 已安排重试"),
+        (
+            "1 of 620354 rows quarantined; no answer; try again later",
+            "620354 行中隔离 1 行; no answer; try again later",
+        ),
         ("read error: usage: x", "read error: usage: x"),
         ("", ""),
     ],
 )
-def test_only_a_leading_code_is_translated(text: str, wanted: str) -> None:
+def test_a_leading_code_and_our_own_sentences_are_translated(text: str, wanted: str) -> None:
     assert error_text(text, translator("zh")) == wanted
 
 
