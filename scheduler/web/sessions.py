@@ -78,8 +78,8 @@ class Sessions:
         with self._lock, contextlib.ExitStack() as held:
             if self._path is not None:
                 try:
-                    lock = held.enter_context(open(self._path.with_name(f"{self._path.name}.lock"), "a"))
-                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    path = self._path.with_name(f"{self._path.name}.lock")
+                    fcntl.flock(held.enter_context(path.open("a")), fcntl.LOCK_EX)
                 except OSError as error:
                     raise NavKeeperError(f"{self._path} cannot be locked: {error.strerror}") from None
             yield
