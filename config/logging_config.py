@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 SHANGHAI = ZoneInfo("Asia/Shanghai")  # the time of the dashboard, wherever the machine stands
 
 
@@ -24,6 +25,10 @@ class RedactingFormatter(logging.Formatter):
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
         return datetime.fromtimestamp(record.created, SHANGHAI).isoformat(timespec="milliseconds")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """One line, though an address that was asked for may hold line breaks: nobody writes lines of ours."""
+        return super().formatMessage(record).translate(CONTROLS)
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

@@ -25,6 +25,7 @@ from scheduler.alert_senders import NotSent, ping, send
 from scheduler.alert_store import OPENED, RECOVERED, REPEATED
 from scheduler.alert_text import Message, Told, message
 from scheduler.clock import Clock, clock_from
+from scheduler.wording import cut, one_line
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 PATH_OF = {START: "/start", FAILURE: "/fail"}  # as healthchecks.io has them; success is the address itself
 NO_CHANNEL = "no channel took it"
+ERROR = 300  # characters of what a channel says
 
 
 class Post:
@@ -47,17 +49,19 @@ class Post:
         self.secrets = sorted(settings.secrets(), key=len, reverse=True)
         self.crash_at = settings.crash_at
 
-    def clean(self, text: str) -> str:
+    def clean(self, error: NotSent) -> str:
+        """One line without secrets; cut only then, or half a secret could be left."""
+        text = str(error)
         for secret in self.secrets:
             text = text.replace(secret, "***")
-        return text
+        return cut(one_line(text), ERROR)
 
     def tried(self, channel: Channel, content: Message) -> str | None:
         """Why the channel did not take it, or None."""
         try:
             send(channel, content, self.clock())
         except NotSent as error:
-            return self.clean(f"{channel.name}: {error}")
+            return f"{channel.name}: {self.clean(error)}"
         return None
 
     def send(self, content: Message, used: Callable[[str], int]) -> tuple[str | None, str | None]:
@@ -82,8 +86,8 @@ class Post:
         try:
             ping(f"{self.switch}{PATH_OF.get(notice, '')}")
         except NotSent as error:
-            log.warning("heartbeat: %s", self.clean(str(error)))
-            return None, self.clean(str(error))
+            log.warning("heartbeat: %s", self.clean(error))
+            return None, self.clean(error)
         return "heartbeat", None
 
 

@@ -35,7 +35,7 @@ OTHER_BYTES = 100_000
 
 
 class NotSent(NavKeeperError):
-    """A channel did not take a message; why, without its secrets."""
+    """A channel did not take a message; why, in its own words, which may be long and quote its secrets."""
 
     code = "not_sent"
     retry = True
@@ -114,7 +114,7 @@ def _webhook(channel: Channel, message: Message, now: datetime) -> None:
 
 def _refuse_code(reply: dict[str, Any], code: str, words: str) -> None:
     if reply.get(code) != 0:
-        raise NotSent(f"refused with {code} {reply.get(code)}: {str(reply.get(words))[:200]}")
+        raise NotSent(f"refused with {code} {reply.get(code)}: {reply.get(words)}")
 
 
 def _post(
@@ -127,10 +127,10 @@ def _post(
         return {}
     try:
         reply = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         reply = None
     if not isinstance(reply, dict):
-        raise NotSent(f"answered with no JSON object: {raw[:100]!r}")
+        raise NotSent(f"answered with no JSON object: {raw.decode(errors='replace')}")
     return reply
 
 
@@ -187,7 +187,7 @@ def _smtp(channel: Channel, message: Message, now: datetime) -> None:
                 server.login(options["user"], options["password"])
             refused = server.send_message(mail)
     except (smtplib.SMTPException, OSError, ValueError) as error:
-        raise NotSent(f"{type(error).__name__}: {str(error)[:200]}") from None
+        raise NotSent(f"{type(error).__name__}: {error}") from None
     if refused:
         raise NotSent(f"refused for {len(refused)} of the addresses")
 

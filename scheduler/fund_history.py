@@ -14,7 +14,7 @@ from core.nav_store import plain
 from core.schema import fund_info, fund_nav, fund_nav_revision, money_fund_yield
 
 Record = dict[str, Any]
-FEWEST_DIGITS = 3  # that a near code begins with
+FEWEST_DIGITS, MOST_DIGITS = 3, 6  # that a near code begins with
 REVISION_FIELDS = (
     *("nav_date", "old_unit_nav", "new_unit_nav", "old_accum_nav", "new_accum_nav"),
     *("old_daily_return", "new_daily_return", "reason", "known_at"),
@@ -67,7 +67,7 @@ def near_funds(engine: Engine, code: str, limit: int) -> list[Record]:
     info = fund_info.c
     query = select(info.fund_code, info.fund_name, info.fund_type).order_by(info.fund_code).limit(limit)
     with db.read(engine) as connection:
-        for length in range(len(code), FEWEST_DIGITS - 1, -1):
+        for length in range(min(len(code), MOST_DIGITS), FEWEST_DIGITS - 1, -1):
             begins = info.fund_code.startswith(code[:length], autoescape=True)
             if found := connection.execute(query.where(begins)).all():
                 return [row._asdict() for row in found]

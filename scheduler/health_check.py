@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from scheduler.web.access import Access
 
 SHARED_SECONDS = 1.0  # how old an answer may be that many share
+CONNECTIONS = 500  # at once; those that say nothing for IDLE_SECONDS make room
+IDLE_SECONDS = 15
 
 
 def create_health_app(
@@ -106,15 +108,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(host: str | None, port: int | None) -> int:
-    from waitress import create_server
-
     from config.settings import load_settings
     from scheduler.clock import clock_from
     from scheduler.jobs_file import load_jobs
     from scheduler.log_file import log_to
     from scheduler.monitor import home_to_name
     from scheduler.overview import observer_engine
-    from scheduler.web.access import LARGEST_BODY, LARGEST_HEAD, access_of
+    from scheduler.web.access import access_of
 
     settings = load_settings()
     host = host or settings.health_host
@@ -135,9 +135,8 @@ def _serve(host: str | None, port: int | None) -> int:
     )
     # It warns of every request that waits a moment.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-    limits = {"max_request_body_size": LARGEST_BODY, "max_request_header_size": LARGEST_HEAD}
     try:
-        server = create_server(app, host=host, port=port, threads=8, ident="navkeeper", **limits)
+        server = _server(app, host, port)
     except (OSError, ValueError) as error:
         print(f"health: cannot listen on {host}:{port}: {error}; try another --port", file=sys.stderr)
         return 1
@@ -149,6 +148,27 @@ def _serve(host: str | None, port: int | None) -> int:
         )
     server.run()
     return 0
+
+
+def _server(app: Flask, host: str, port: int) -> BaseWSGIServer:
+    """It listens. Raises OSError, ValueError where it cannot."""
+    from waitress import create_server
+
+    from scheduler.web.access import LARGEST_BODY, LARGEST_HEAD
+
+    return create_server(
+        app,
+        host=host,
+        port=port,
+        threads=8,
+        ident="navkeeper",
+        max_request_body_size=LARGEST_BODY,
+        max_request_header_size=LARGEST_HEAD,
+        connection_limit=CONNECTIONS,
+        channel_timeout=IDLE_SECONDS,
+        cleanup_interval=IDLE_SECONDS,
+        asyncore_use_poll=True,
+    )
 
 
 def _addresses(server: BaseWSGIServer) -> list[str]:

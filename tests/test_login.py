@@ -273,7 +273,8 @@ def test_sessions_are_forgotten_beyond_a_bound(tmp_path: Path, monkeypatch: pyte
     from scheduler.web import sessions
 
     monkeypatch.setattr(sessions, "MOST", 3)
+    mine = token_hash(ADMIN)
     for path in (None, tmp_path / "sessions.json"):
         kept = Sessions(path)
-        cookies = [kept.begin("hash", NOW + timedelta(seconds=n)) for n in range(5)]
-        assert [kept.token_hash(cookie, NOW) for cookie in cookies] == [None, None, "hash", "hash", "hash"]
+        cookies = [kept.begin(mine, NOW + timedelta(seconds=n)) for n in range(5)]
+        assert [kept.token_hash(cookie, NOW) for cookie in cookies] == [None, None, mine, mine, mine]

@@ -39,7 +39,7 @@ class Api:
         self.engine = engine  # for looking: it answers or fails within seconds
         self.jobs = jobs
         self.clock = clock
-        self.writer: Callable[[], Engine] = cache(lambda: db.connect(engine.url))
+        self.writer: Callable[[], Engine] = cache(lambda: db.connect(engine.url, supervising=True))
 
     # Jobs
 

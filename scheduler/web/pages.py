@@ -85,6 +85,7 @@ def make_site(
 
 
 def add_pages(app: Flask, site: Site) -> None:
+    app.url_map.merge_slashes = False  # else answered by a redirection of werkzeug's own
     pages = Blueprint("pages", __name__, template_folder="templates")
     for page in PAGES:
         view = allow(page.role)(partial(page.view, site))

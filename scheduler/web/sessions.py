@@ -6,16 +6,20 @@ A session stands for the token it was begun with: it may what that token may, an
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hmac
 import json
 import os
 import secrets
 import threading
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Annotated
 
 from flask import request
+from pydantic import Field, TypeAdapter
 from werkzeug.wrappers import Response
 
 from core.errors import NavKeeperError
@@ -23,7 +27,9 @@ from core.errors import NavKeeperError
 COOKIE = "navkeeper_session"
 LIFE = timedelta(days=7)
 MOST = 1000  # kept at once
-Kept = dict[str, tuple[str, str]]  # hash of the cookie -> hash of the token, end in ISO 8601
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Kept = dict[Hash, tuple[Hash, str]]  # of the cookie -> of the token, end in ISO 8601
+FILE = TypeAdapter(Kept)
 
 
 def _hash(text: str) -> str:
@@ -41,7 +47,7 @@ class Sessions:
     def begin(self, token_hash: str, now: datetime) -> str:
         """A new session; its cookie. Raises NavKeeperError where it cannot be kept."""
         cookie = secrets.token_urlsafe(32)
-        with self._lock:
+        with self._alone():
             kept = {key: value for key, value in self._read().items() if value[1] > now.isoformat()}
             newest = list(kept.items())[-(MOST - 1) :]
             self._write(dict(newest) | {_hash(cookie): (token_hash, (now + LIFE).isoformat())})
@@ -49,12 +55,11 @@ class Sessions:
 
     def token_hash(self, cookie: str, now: datetime) -> str | None:
         """The hash of the token behind a cookie, None for one that is not known or over."""
-        with self._lock:
-            found = self._read().get(_hash(cookie))
+        found = self._read().get(_hash(cookie))
         return found[0] if found is not None and now.isoformat() < found[1] else None
 
     def end(self, cookie: str) -> None:
-        with self._lock:
+        with self._alone():
             kept = self._read()
             if kept.pop(_hash(cookie), None) is not None:
                 self._write(kept)
@@ -63,10 +68,21 @@ class Sessions:
         if self._path is None:
             return self._kept
         try:
-            found = json.loads(self._path.read_text(encoding="ascii"))
-            return {key: (token_hash, end) for key, (token_hash, end) in found.items()}
-        except (OSError, ValueError, AttributeError):  # none yet, or not ours: everybody logs in again
+            return FILE.validate_json(self._path.read_bytes())
+        except (OSError, ValueError):  # none yet, or not ours: everybody logs in again
             return {}
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else changes the sessions meanwhile: no thread, and no other server of this home."""
+        with self._lock, contextlib.ExitStack() as held:
+            if self._path is not None:
+                try:
+                    path = self._path.with_name(f"{self._path.name}.lock")
+                    fcntl.flock(held.enter_context(path.open("a")), fcntl.LOCK_EX)
+                except OSError as error:
+                    raise NavKeeperError(f"{self._path} cannot be locked: {error.strerror}") from None
+            yield
 
     def _write(self, kept: Kept) -> None:
         if self._path is None:

@@ -178,7 +178,8 @@ def words(site: Site) -> dict[str, Any]:
 
 
 def _with_language(code: str) -> str:
-    return f"{request.path}?{urlencode({**request.args.to_dict(), 'lang': code})}"
+    """The same address in another language, relative so that no path can lead to another host."""
+    return f"?{urlencode({**request.args.to_dict(), 'lang': code})}"
 
 
 def _in(_: wording.Translate) -> dict[str, Callable[..., Any]]:
