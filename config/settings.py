@@ -97,6 +97,10 @@ class Settings(BaseSettings):
         None, description="a Dask scheduler, tcp://host:8786, for back-fill and full recalculation"
     )
 
+    cache_url: SecretStr | None = Field(
+        None, description="a Redis server for the cache, redis://host:6379/0, instead of the database"
+    )
+
     clock_file: Path | None = Field(None, description="for proofs: a file holding the present instant")
     crash_at: str | None = Field(None, description="for proofs: a point of core.crash_points to die at")
     notify_socket: str | None = Field(None, validation_alias="NOTIFY_SOCKET", description="systemd's")
@@ -144,6 +148,14 @@ class Settings(BaseSettings):
             raise ValueError("the address of a Dask scheduler such as tcp://host:8786 or tls://host:8786")
         return value or None
 
+    @field_validator("cache_url")
+    @classmethod
+    def _redis_address(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value() if value else ""
+        if text and not re.fullmatch(r"(rediss?|unix)://\S+", text, re.ASCII):
+            raise ValueError("the address of a Redis server such as redis://:password@host:6379/0")
+        return value if text else None
+
     @field_validator("db_url")
     @classmethod
     def _known_database(cls, value: SecretStr | None) -> SecretStr | None:
@@ -188,6 +200,7 @@ class Settings(BaseSettings):
             self.tushare_token.get_secret_value() if self.tushare_token else None,
             *_secrets_of_addresses(self.alert_channels),
             *_secrets_of_addresses(self.heartbeat_url),
+            *_secrets_of_addresses(self.cache_url),
         )
         texts = [text for secret in found if secret for text in (secret, quote(secret, safe=" +"))]
         return list(dict.fromkeys(texts))
@@ -254,7 +267,8 @@ def _explain(item: Any) -> str:
         return str(item["msg"]).removeprefix("Value error, ")
     key = field if field.startswith(("MYSQL_", PREFIX)) else PREFIX + field.upper()
     secret = any(
-        word in key.upper() for word in ("PASSWORD", "DB_URL", "TOKEN", "ALERT_CHANNELS", "HEARTBEAT")
+        word in key.upper()
+        for word in ("PASSWORD", "DB_URL", "TOKEN", "ALERT_CHANNELS", "HEARTBEAT", "CACHE_URL")
     )
     value = "(hidden)" if secret else repr(item["input"])
     return f"{key} = {value} is not allowed: {_allowed(item, key)}"

@@ -49,7 +49,12 @@ ALLOWED = {
 }
 COMMANDS = ("jobs", "runs")
 EVIDENCE = ("quality", "report", "quarantine", "nav show", "metrics show", "rank", "export", "risk-free")
-OWN_WORDS = ("alert", *COMMANDS, *EVIDENCE)  # their own parser lets through only what means something to them
+OWN_WORDS = (
+    "alert",
+    "cache",
+    *COMMANDS,
+    *EVIDENCE,
+)  # their own parser lets through only what means something to them
 KEYBOARD = "stopped from the keyboard"
 OPTION = {"start": "--from", "end": "--to", "instant": "--as-of", "dry_run": "--dry-run"}
 
@@ -107,6 +112,10 @@ def _dispatch(action: str, options: argparse.Namespace, words: list[str]) -> int
         from scheduler.alert_line import do as do_alert
 
         return do_alert(options, settings)
+    if action == "cache":
+        from scheduler.cache_line import do as do_cache
+
+        return do_cache(options, settings)
     if action in EVIDENCE:
         from scheduler.evidence_line import do as look
 
