@@ -26,9 +26,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 from cachetools import LRUCache
 
-from core import db
 from core.errors import CacheUnavailable, NavKeeperError, UsageError
-from scheduler.cache_counts import COMPUTED, HIT, MISS, STALE, Counted, add_counts
+from scheduler.cache_counts import COMPUTED, HIT, MISS, STALE, Counted, add_count
 from scheduler.cache_kinds import Lifetime, load_kinds
 from scheduler.cache_store import LEASE, Asked, DatabaseStore, Found, Store, without_gap_locks
 
@@ -185,6 +184,7 @@ class Cache:
                 self._count(asked, self.store.name, outcome)
             if state == HIT and value is not None and found.made_at is not None:
                 self._remember(asked, value, found.made_at, found.epoch)
+                self._is_away = False
                 return value
             if state == STALE and value is not None:
                 self._renew_behind(asked, make, now)
@@ -304,15 +304,17 @@ class Cache:
         """With a `now` also forget what is too old, if we made something."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
+        made = any(counted.outcome == COMPUTED for counted in counts)
         try:
-            if counts:
-                with db.write(self._counts_engine) as connection:
-                    add_counts(connection, counts)
+            while counts:
+                counted, number = next(iter(counts.items()))
+                add_count(self._counts_engine, counted, number)
+                del counts[counted]
         except NavKeeperError:
             with self._lock:
                 self._counts.update(counts)
             return
-        if now is not None and any(counted.outcome == COMPUTED for counted in counts):
+        if now is not None and made:
             try:
                 self.store.prune({kind: lifetime.kept for kind, lifetime in self.kinds.items()}, now)
             except CacheUnavailable as error:

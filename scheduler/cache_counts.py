@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import Connection, Engine, and_, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from core import db
 from core.cache_tables import cache_count
 
 HIT, STALE, MISS, COMPUTED = OUTCOMES = ("hit", "stale", "miss", "computed")
@@ -22,18 +22,22 @@ class Counted(NamedTuple):
     outcome: str
 
 
-def add_counts(connection: Connection, counts: Mapping[Counted, int]) -> None:
-    """In the order of their names: who adds at the same time waits, and never each for the other."""
+def add_count(engine: Engine, counted: Counted, number: int) -> None:
+    """Raises DatabaseUnavailable, SchemaOutdated.
+
+    A transaction each: who were too late with the same new row would hold it, each against the other's update.
+    """
     of = cache_count.c
-    for counted, number in sorted(counts.items()):
-        same = and_(of.kind == counted.kind, of.layer == counted.layer, of.outcome == counted.outcome)
-        more = update(cache_count).where(same).values(count=of.count + number)
+    same = and_(of.kind == counted.kind, of.layer == counted.layer, of.outcome == counted.outcome)
+    more = update(cache_count).where(same).values(count=of.count + number)
+    with db.write(engine) as connection:
         if connection.execute(more).rowcount:
-            continue
-        try:
-            with connection.begin_nested():
-                connection.execute(insert(cache_count).values(**counted._asdict(), count=number))
-        except IntegrityError:  # another was faster
+            return
+    try:
+        with db.write(engine) as connection:
+            connection.execute(insert(cache_count).values(**counted._asdict(), count=number))
+    except IntegrityError:  # another was faster
+        with db.write(engine) as connection:
             connection.execute(more)
 
 

@@ -99,8 +99,8 @@ def _section(records: list[Record], _: Translate) -> Section:
     from scheduler.sections import Section
     from scheduler.wording import duration, number, percent
 
-    headers = (_("kind"), _("fresh for"), _("entries"), "KB", _("hits, memory"), _("hits, shared"))
-    headers += (_("stale"), _("misses"), _("computed"), _("hit rate"))
+    headers = [_("kind"), _("fresh for"), _("entries"), "KB", _("hits, memory"), _("hits, shared")]
+    headers += [_("stale"), _("misses"), _("computed"), _("hit rate")]
     rows = [
         (
             record["kind"],

@@ -101,7 +101,7 @@ class RedisStore:
 
     def keep(self, asked: Asked, claim: str, value: bytes, made_at: datetime, kept: timedelta) -> bool:
         life = int(kept.total_seconds() * 1000)
-        args = [claim, value, made_at.isoformat(), life]
+        args: list[str | bytes | int] = [claim, value, made_at.isoformat(), life]
         with self._translated():
             return bool(self._keep(keys=[_claim(asked), _entry(asked)], args=args))
 

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from datetime import date
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from config.settings import load_settings
@@ -49,12 +50,8 @@ ALLOWED = {
 }
 COMMANDS = ("jobs", "runs")
 EVIDENCE = ("quality", "report", "quarantine", "nav show", "metrics show", "rank", "export", "risk-free")
-OWN_WORDS = (
-    "alert",
-    "cache",
-    *COMMANDS,
-    *EVIDENCE,
-)  # their own parser lets through only what means something to them
+LINES = ("alert", "cache")  # a module each
+OWN_WORDS = (*LINES, *COMMANDS, *EVIDENCE)  # their own parser lets through only what means something to them
 KEYBOARD = "stopped from the keyboard"
 OPTION = {"start": "--from", "end": "--to", "instant": "--as-of", "dry_run": "--dry-run"}
 
@@ -108,14 +105,8 @@ def _dispatch(action: str, options: argparse.Namespace, words: list[str]) -> int
         from scheduler.command_line import do
 
         return do(action, options, settings)
-    if action == "alert":
-        from scheduler.alert_line import do as do_alert
-
-        return do_alert(options, settings)
-    if action == "cache":
-        from scheduler.cache_line import do as do_cache
-
-        return do_cache(options, settings)
+    if action in LINES:
+        return int(import_module(f"scheduler.{action}_line").do(options, settings))
     if action in EVIDENCE:
         from scheduler.evidence_line import do as look
 
