@@ -1,8 +1,8 @@
 """Many processes that ask for one cold key at once: `python -m tests.cache_crowd FOLDER PROCESSES [kill]`.
 
-Forked once everything is imported, each with connections of its own. The value is made only after all have asked, and
-every making leaves a line in FOLDER/made; with `kill` the first maker is killed by SIGKILL instead. Prints JSON: what
-each got, and the seconds from the start signal until the last had it.
+Forked once everything is imported, each with connections of its own. The value is made only after all have found
+nothing, and every making leaves a line in FOLDER/made; with `kill` the first maker is killed by SIGKILL instead.
+Prints JSON: what each got, and the seconds from the start signal until the last had it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from config.settings import load_settings
 from scheduler.cache import open_cache
+from scheduler.cache_store import Asked, Found
 from scheduler.overview import observer_engine
 from tests.daemon import until
 
@@ -42,16 +43,23 @@ def make(folder: Path, processes: int, *, kill: bool) -> dict[str, int]:
             os.kill(os.getpid(), signal.SIGKILL)
         except FileExistsError:
             pass
-    until(lambda: len(lines(folder / "asked")), lambda asked: asked >= processes, "everybody's question")
+    until(lambda: len(set(lines(folder / "looked"))), lambda looked: looked == processes, "everybody's look")
     return {"maker": os.getpid()}
 
 
 def ask(folder: Path, processes: int, start: int, *, kill: bool) -> None:
     settings = load_settings()
     cache = open_cache(settings, observer_engine(settings.database_url()))
+    looks = cache.store.find
+
+    def find(asked: Asked, now: datetime) -> Found:
+        found = looks(asked, now)
+        note(folder / "looked", str(os.getpid()))
+        return found
+
+    cache.store.find = find  # type: ignore[method-assign]
     note(folder / "ready", str(os.getpid()))
     os.read(start, 1)  # returns when the writing end is closed
-    note(folder / "asked", str(os.getpid()))
     found = cache.get(KIND, KEY, partial(make, folder, processes, kill=kill), now=datetime.now(UTC))
     note(folder / "got", str(found["maker"]))
     cache.close()
