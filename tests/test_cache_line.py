@@ -69,7 +69,7 @@ def test_the_address_of_redis_is_checked_and_its_password_hidden(monkeypatch: py
     monkeypatch.setenv("NAVKEEPER_CACHE_URL", "redis://:a-long-pass%40word@host:6379/0")
     found = load_settings()
     assert {"a-long-pass%40word", "a-long-pass@word"} <= set(found.secrets())
-    assert "pass" not in repr(found)
+    assert "a-long" not in repr(found)
     monkeypatch.setenv("NAVKEEPER_CACHE_URL", "memcached://:a-long-password@host")
     with pytest.raises(ConfigurationError) as error:
         load_settings()

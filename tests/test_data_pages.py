@@ -199,7 +199,8 @@ def test_the_market_is_summed_up_once_until_something_is_written(filled: Engine)
             "record_count": 1,
             "status": "SUCCESS",
         }
-        connection.execute(insert(data_update_log).values(written | {"start_time": NOW, "end_time": NOW}))
+        times = {"start_time": NOW, "end_time": NOW, "duration_seconds": 0}
+        connection.execute(insert(data_update_log).values(written | times))
     for client in (first, second):
         assert "+77.77" in text_of(client, "/market")
 
