@@ -33,6 +33,7 @@ bench: .venv/dev
 	$(BIN)/python -m bench.adjusted_returns
 	$(BIN)/python -m bench.recall
 	$(BIN)/python -m bench.metrics_growth
+	$(BIN)/python -m bench.cache
 
 soak: .venv/dev
 	$(BIN)/python -m bench.soak
