@@ -58,6 +58,7 @@ def ask(folder: Path, processes: int, start: int, *, kill: bool) -> None:
         return found
 
     cache.store.find = find  # type: ignore[method-assign]
+    cache.store.epoch()  # connected, one after the other: a hundred at once may be more than a busy server takes in
     note(folder / "ready", str(os.getpid()))
     os.read(start, 1)  # returns when the writing end is closed
     found = cache.get(KIND, KEY, partial(make, folder, processes, kill=kill), now=datetime.now(UTC))
@@ -75,7 +76,9 @@ def main(folder: Path, processes: int, *, kill: bool) -> None:
             ask(folder, processes, start, kill=kill)
             os._exit(0)
         children.append(child)
-    until(lambda: len(lines(folder / "ready")), lambda ready: ready == processes, "everybody to be ready")
+        until(
+            lambda: len(lines(folder / "ready")), lambda ready: ready == len(children), "another to be ready"
+        )
     begun = time.perf_counter()
     os.close(starting)
     failed = sum(os.waitpid(child, 0)[1] != 0 for child in children)
