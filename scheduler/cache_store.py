@@ -105,13 +105,14 @@ class DatabaseStore:
         ours = {"claim": claim, "claimed_until": now + LEASE, "tags": _tag_text(asked.tags)}
         free = or_(entry.claimed_until.is_(None), entry.claimed_until <= now)
         same = entry.made_at.is_(None) if seen is None else entry.made_at == seen
-        with _translated(), db.write(self._engine) as connection:
-            mine = update(cache_entry).where(entry.digest == asked.digest, free, same).values(ours)
-            if connection.execute(mine).rowcount:
-                return True
-            try:
-                with connection.begin_nested():
-                    row = {"digest": asked.digest, "kind": asked.kind, **ours}
+        mine = update(cache_entry).where(entry.digest == asked.digest, free, same).values(ours)
+        row = {"digest": asked.digest, "kind": asked.kind, **ours}
+        with _translated():
+            with db.write(self._engine) as connection:
+                if connection.execute(mine).rowcount:
+                    return True
+            try:  # a transaction of its own: many that hold something for the same new row would be a deadlock
+                with db.write(self._engine) as connection:
                     connection.execute(insert(cache_entry).values(row))
             except IntegrityError:  # another was faster
                 return False
