@@ -34,6 +34,7 @@ bench: .venv/dev
 	$(BIN)/python -m bench.recall
 	$(BIN)/python -m bench.metrics_growth
 	$(BIN)/python -m bench.cleanup
+	$(BIN)/python -m bench.cache
 
 soak: .venv/dev
 	$(BIN)/python -m bench.soak

@@ -33,13 +33,23 @@ ACTIONS = {
     "backup": "a checked copy of the database; list the copies, check one",
     "restore": "let a backup take the place of the database",
     "alert": "what is the matter: list, show, silence, unsilence; test: a message through every channel",
+    "cache": "what is kept because it is dear to make, and how often it was of use; clear: forget it",
     "doctor": "what could be wrong on this machine, and what to do",
     "demo": "a night on a simulated market, start to end",
 }
 TWO_WORDS = ("nav show", "metrics show")  # one action each
 EVIDENCE = ("quality", "report", "quarantine", "rank", "export", "risk-free", *TWO_WORDS)
 BACKUPS = ("backup", "restore")
-OWN_OPTIONS = ("monitor", "health", "jobs", "runs", "alert", *EVIDENCE, *BACKUPS)  # main.py monitor --help
+OWN_OPTIONS = (
+    "monitor",
+    "health",
+    "jobs",
+    "runs",
+    "alert",
+    "cache",
+    *EVIDENCE,
+    *BACKUPS,
+)  # main.py monitor --help
 VERSION = "0.1.0"
 
 
@@ -123,6 +133,10 @@ def options_of(action: str, rest: list[str]) -> argparse.Namespace:
         from scheduler.alert_line import parse as parse_alert
 
         return parse_alert(rest)
+    if action == "cache":
+        from scheduler.cache_line import parse as parse_cache
+
+        return parse_cache(rest)
     if action in EVIDENCE:
         from scheduler.evidence_words import parse as parse_evidence
 

@@ -106,6 +106,10 @@ class Settings(BaseSettings):
         None, description="a Dask scheduler, tcp://host:8786, for back-fill and full recalculation"
     )
 
+    cache_url: SecretStr | None = Field(
+        None, description="a Redis server for the cache, redis://host:6379/0, instead of the database"
+    )
+
     clock_file: Path | None = Field(None, description="for proofs: a file holding the present instant")
     crash_at: str | None = Field(None, description="for proofs: a point of core.crash_points to die at")
     notify_socket: str | None = Field(None, validation_alias="NOTIFY_SOCKET", description="systemd's")
@@ -177,6 +181,14 @@ class Settings(BaseSettings):
             raise ValueError("the address of a Dask scheduler such as tcp://host:8786 or tls://host:8786")
         return value or None
 
+    @field_validator("cache_url")
+    @classmethod
+    def _redis_address(cls, value: SecretStr | None) -> SecretStr | None:
+        text = value.get_secret_value() if value else ""
+        if text and not re.fullmatch(r"(rediss?|unix)://\S+", text, re.ASCII):
+            raise ValueError("the address of a Redis server such as redis://:password@host:6379/0")
+        return value if text else None
+
     @field_validator("db_url")
     @classmethod
     def _known_database(cls, value: SecretStr | None) -> SecretStr | None:
@@ -226,6 +238,7 @@ class Settings(BaseSettings):
             *_secrets_of_addresses(self.alert_channels),
             *_secrets_of_addresses(self.heartbeat_url),
             self.backup_s3_secret.get_secret_value() if self.backup_s3_secret else None,
+            *_secrets_of_addresses(self.cache_url),
         )
         texts = [text for secret in found if secret for text in (secret, quote(secret, safe=" +"))]
         return list(dict.fromkeys(texts))
@@ -292,7 +305,7 @@ def _explain(item: Any) -> str:
     if not field:
         return str(item["msg"]).removeprefix("Value error, ")
     key = field if field.startswith(("MYSQL_", PREFIX)) else PREFIX + field.upper()
-    words = ("PASSWORD", "DB_URL", "TOKEN", "ALERT_CHANNELS", "HEARTBEAT", "SECRET")
+    words = ("PASSWORD", "DB_URL", "TOKEN", "ALERT_CHANNELS", "HEARTBEAT", "SECRET", "CACHE_URL")
     secret = any(word in key.upper() for word in words)
     value = "(hidden)" if secret else repr(item["input"])
     return f"{key} = {value} is not allowed: {_allowed(item, key)}"

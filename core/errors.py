@@ -52,6 +52,13 @@ class DatabaseUnavailable(NavKeeperError):
     retry = True
 
 
+class CacheUnavailable(NavKeeperError):
+    """What the cache keeps cannot be read or written."""
+
+    code = "cache_unavailable"
+    retry = True
+
+
 class SchemaOutdated(NavKeeperError):
     """The database's schema is not the one this version needs."""
 

@@ -24,6 +24,11 @@ from sqlalchemy import (
 )
 
 from core.alert_tables import alert as alert, alert_delivery as alert_delivery
+from core.cache_tables import (
+    cache_count as cache_count,
+    cache_entry as cache_entry,
+    cache_epoch as cache_epoch,
+)
 from core.column_types import (
     CLUSTERED,
     CODE,

@@ -53,6 +53,7 @@ EVIDENCE = ("quality", "report", "quarantine", "nav show", "metrics show", "rank
 # Where each is done that has a parser of its own, which lets through only what means something to it.
 OWN_LINES = {
     "alert": "scheduler.alert_line",
+    "cache": "scheduler.cache_line",
     **dict.fromkeys(COMMANDS, "scheduler.command_line"),
     **dict.fromkeys(EVIDENCE, "scheduler.evidence_line"),
     **dict.fromkeys(("backup", "restore"), "scheduler.backup_line"),

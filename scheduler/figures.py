@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from functools import lru_cache
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Engine, func, select
@@ -19,6 +19,7 @@ from core.db import read
 from core.nav_days import row_count
 from core.schema import fund_info, fund_nav, job_run, trade_calendar
 from core.trading_calendar import SHANGHAI
+from scheduler.cache_counts import Counted, cache_figures
 from scheduler.health import REASONS
 from scheduler.job import DONE_WELL
 from scheduler.overview import Overview
@@ -36,6 +37,7 @@ class Figures:
     fund_count: int
     calendar_end: date | None  # the last trading day that the exchange has confirmed
     last_success: dict[str, datetime]  # job -> end of its good run of the newest business date
+    cache: Mapping[Counted, int]
 
 
 def read_figures(engine: Engine, seen: Overview) -> Figures:
@@ -54,6 +56,7 @@ def read_figures(engine: Engine, seen: Overview) -> Figures:
                 .limit(1)
             ),
             last_success={job: at for job, at in ends.items() if at is not None},
+            cache=cache_figures(connection),
         )
 
 
@@ -196,7 +199,7 @@ class FiguresCollector(Collector):
     def __init__(self, figures: Figures) -> None:
         self.figures = figures
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         for name, help_text, value_of in PLAIN:
             value = value_of(self.figures)
             if value is not None:
@@ -206,6 +209,12 @@ class FiguresCollector(Collector):
             for key, value in values_of(self.figures):
                 family.add_metric([key], value)
             yield family
+        requests = CounterMetricFamily(
+            "navkeeper_cache_requests", "What the cache was asked for.", labels=Counted._fields
+        )
+        for counted, number in sorted(self.figures.cache.items()):
+            requests.add_metric(counted, number)
+        yield requests
 
 
 def exposition(figures: Figures, accept: str) -> tuple[bytes, str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from waitress.server import BaseWSGIServer
 
+    from scheduler.cache import Cache
     from scheduler.clock import Clock
     from scheduler.job import Job
     from scheduler.web.access import Access
@@ -38,6 +39,7 @@ def create_health_app(
     access: Access | None = None,
     shared_seconds: float = 0.0,
     *,
+    cache: Cache | None = None,
     sessions: Path | None = None,
     language: str = "zh",
     home: Path | None = None,
@@ -46,12 +48,13 @@ def create_health_app(
     """A WSGI application; the database may be away when it starts and whenever it is asked.
 
     `engine` should come from `observer_engine`, which answers or fails within seconds. Without `access` reading is
-    open and nobody may act. `sessions` is the file in which logins are kept; `language` is the pages', unless their
-    reader chose one; `home`: see JobMonitor; `logs`: the folder with the reports of nights and weeks. What many ask
-    for may be `shared_seconds` old.
+    open and nobody may act. `cache`: for what is dear, by default over the same database. `sessions` is the file in
+    which logins are kept; `language` is the pages', unless their reader chose one; `home`: see JobMonitor; `logs`: the
+    folder with the reports of nights and weeks. What many ask for may be `shared_seconds` old.
     """
     from flask import Flask
 
+    from scheduler.cache import database_cache
     from scheduler.web.access import OPEN, guard
     from scheduler.web.api import Api, add_api
     from scheduler.web.pages import add_pages, make_site
@@ -60,7 +63,8 @@ def create_health_app(
 
     app = Flask(__name__, static_folder=None)
     api = Api(engine, jobs, clock)
-    site = make_site(api, access or OPEN, shared_seconds, sessions, language, home, logs)
+    cache = cache or database_cache(engine)
+    site = make_site(api, access or OPEN, shared_seconds, cache, sessions, language, home, logs)
     guard(app, site.access, clock, site.sessions, site.failures)
     handle(app)
     add_api(app, api, site.access)
@@ -109,6 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(host: str | None, port: int | None) -> int:
     from config.settings import load_settings
+    from scheduler.cache import open_cache
     from scheduler.clock import clock_from
     from scheduler.jobs_file import load_jobs
     from scheduler.log_file import log_to
@@ -122,12 +127,14 @@ def _serve(host: str | None, port: int | None) -> int:
     jobs = load_jobs(settings.jobs_file)
     log_to(settings, "health.log")
     access = access_of(settings, host)
+    engine = observer_engine(settings.database_url())
     app = create_health_app(
-        observer_engine(settings.database_url()),
+        engine,
         jobs,
         clock_from(settings),
         access,
         SHARED_SECONDS,
+        cache=open_cache(settings, engine),
         sessions=settings.home / "web_sessions.json",
         language=settings.language,
         home=home_to_name(settings),

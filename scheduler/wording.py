@@ -131,6 +131,7 @@ CODES = {
     "cluster_unavailable": N_("cluster_unavailable"),
     "configuration": N_("configuration"),
     "database_unavailable": N_("database_unavailable"),
+    "cache_unavailable": N_("cache_unavailable"),
     "error": N_("error"),
     "internal_error": N_("internal_error"),
     "leadership_lost": N_("leadership_lost"),

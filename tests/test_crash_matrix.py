@@ -210,7 +210,7 @@ class Night(DaemonProcess):
         until(look, bool, what)
 
 
-NOT_COPIED = ("trade_calendar", "merge_lock", "daemon")  # a new database has the first two
+NOT_COPIED = ("trade_calendar", "merge_lock", "cache_epoch", "daemon")  # a new database has the first three
 Copy = Sequence[tuple[Table, list[dict[str, Any]]]]
 
 

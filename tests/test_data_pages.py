@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine, insert, select, update
 
 from core import db
-from core.schema import fund_info, fund_nav, nav_batch, quarantine, rule_result
+from core.schema import data_update_log, fund_info, fund_metrics, fund_nav, nav_batch, quarantine, rule_result
 from core.trading_calendar import TradingCalendar, load_calendar
 from scheduler import fund_history
 from scheduler.coverage import coverage_by_day
@@ -24,6 +24,7 @@ from scheduler.quality import findings
 from tests.api_site import ADMIN, TOKENS, VIEWER, app_of, bearer, served
 from tests.browser import LANGUAGES, SCHEMES, WIDTHS, Visitor
 from tests.data_site import HELD, SPLIT_HELD, fill
+from tests.example_night import NOW
 from tests.example_week import FRIDAY, HOSTILE, MONDAY, TUESDAY, WEDNESDAY
 
 if TYPE_CHECKING:
@@ -182,6 +183,26 @@ def test_what_the_pages_say(filled: Engine) -> None:
     assert "7-day yield %" in said
     assert "drawdown" not in said
     assert "backfill --fund 000080" in text_of(client, "/funds/000080")
+
+
+def test_the_market_is_summed_up_once_until_something_is_written(filled: Engine) -> None:
+    first, second = app_of(filled).test_client(), app_of(filled).test_client()  # as two processes
+    said = text_of(first, "/market")
+    assert "as of 2026-01-28" in said
+    with db.write(filled) as connection:
+        connection.execute(update(fund_metrics).values(return_1w=77.77))
+    assert text_of(second, "/market") == said
+    with db.write(filled) as connection:
+        written = {
+            "table_name": "fund_metrics",
+            "update_date": WEDNESDAY,
+            "record_count": 1,
+            "status": "SUCCESS",
+        }
+        times = {"start_time": NOW, "end_time": NOW, "duration_seconds": 0}
+        connection.execute(insert(data_update_log).values(written | times))
+    for client in (first, second):
+        assert "+77.77" in text_of(client, "/market")
 
 
 def test_a_fund_that_is_not_known_is_answered_with_help(filled: Engine) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
-from functools import lru_cache
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, Engine, func, select
 
 from core import db
-from core.schema import data_update_log, fund_nav
+from core.schema import data_update_log, fund_metrics, fund_nav
 from core.trading_calendar import load_calendar
 from scheduler.charts import Box, boxes
 from scheduler.coverage import coverage_by_day, coverage_by_type
@@ -116,12 +116,15 @@ def _read(site: Site) -> Record | None:
             "new": new_funds(connection, since, day),
             "gone": ended_funds(connection, since, day + timedelta(days=1)),
         }
-    return found | {"spreads": _spreads(site.api.engine, day - timedelta(days=day.weekday()), day, written)}
+    # It reads the metrics of every fund; by another key as soon as anything is written.
+    make = partial(_spreads, site.api.engine, day - timedelta(days=day.weekday()), day)
+    key, tags = f"spreads/{day}/{written}", (fund_metrics.name,)
+    spread: Record = site.cache.get("summaries", key, make, tags=tags, now=site.clock())
+    calc_date = spread["calc_date"] and date.fromisoformat(spread["calc_date"])
+    return found | {"spreads": spread | {"calc_date": calc_date}}
 
 
-@lru_cache(maxsize=2)
-def _spreads(engine: Engine, monday: date, day: date, _written: int) -> Record:
-    """Kept until anything is written, since it reads the metrics of every fund."""
+def _spreads(engine: Engine, monday: date, day: date) -> Record:
     with db.read(engine) as connection:
         return spreads(connection, monday, day)
 

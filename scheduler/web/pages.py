@@ -28,6 +28,7 @@ from scheduler.web.sessions import Sessions
 from scheduler.web.site import Site, keep_language, words
 
 if TYPE_CHECKING:
+    from scheduler.cache import Cache
     from scheduler.web.api import Api
 
 
@@ -74,6 +75,7 @@ def make_site(
     api: Api,
     access: Access,
     shared_seconds: float,
+    cache: Cache,
     sessions: Path | None,
     language: str,
     home: Path | None,
@@ -81,7 +83,7 @@ def make_site(
 ) -> Site:
     """What the pages are made from; the overview may be `shared_seconds` old."""
     looked = SharedAnswer(partial(overview_page.look, api), shared_seconds)
-    return Site(api, access, Sessions(sessions), Failures(), looked, language, home, logs)
+    return Site(api, access, Sessions(sessions), Failures(), looked, cache, language, home, logs)
 
 
 def add_pages(app: Flask, site: Site) -> None:

@@ -26,6 +26,7 @@ from scheduler.web.problems import CODES, Problem
 from scheduler.web.sessions import Sessions, form_token, shown_cookie
 
 if TYPE_CHECKING:
+    from scheduler.cache import Cache
     from scheduler.clock import Clock
     from scheduler.listing import Record
     from scheduler.web.api import Api
@@ -66,6 +67,7 @@ class Site:
     sessions: Sessions
     failures: Failures
     look: Callable[[], Look]  # at the database, for the overview
+    cache: Cache
     default_language: str = "zh"
     home: Path | None = None
     logs: Path | None = None  # where the nights and weeks write their reports
