@@ -95,7 +95,7 @@ def compressed_into(path: Path) -> Iterator[BinaryIO]:
     """A stream whose text ends compressed in `path`; `add_manifest` finishes the file afterwards."""
     with (
         path.open("wb") as file,
-        zstandard.ZstdCompressor(LEVEL).stream_writer(file, closefd=False) as stream,
+        zstandard.ZstdCompressor(LEVEL, write_checksum=True).stream_writer(file, closefd=False) as stream,
     ):
         yield stream
 

@@ -31,7 +31,16 @@ from tests.conftest import NOW, _new_database
 from tests.daemon import SWEEPS, DaemonProcess, at, jobs_file, until
 
 DAY = date(2025, 11, 27)  # a Thursday; no holiday near
-OF_RUNS = ("job_run", "run_attempt", "run_event", "data_update_log", "daemon", "nav_version")
+OF_RUNS = (
+    "job_run",
+    "run_attempt",
+    "run_event",
+    "data_update_log",
+    "daemon",
+    "nav_version",
+    "alert",
+    "alert_delivery",
+)
 
 
 def silent(_done: int, _text: str) -> None:
