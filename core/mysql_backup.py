@@ -14,6 +14,7 @@ from typing import IO
 
 from sqlalchemy import URL, Engine, MetaData, func, inspect, select, table, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateSchema, DropSchema
 
 from core import db
 from core.backup_file import Manifest, add_manifest, compare, compressed_into, copy_out, read_manifest
@@ -98,7 +99,7 @@ def check(path: Path, engine: Engine, tell: Tell) -> tuple[Manifest, bool]:
     scratch = f"navkeeper_check_{uuid.uuid4().hex[:12]}"
     try:
         with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {scratch} CHARACTER SET utf8mb4"))
+            connection.execute(CreateSchema(scratch))
     except DBAPIError:
         _check_text(path, manifest, tell)
         return manifest, False
@@ -106,7 +107,7 @@ def check(path: Path, engine: Engine, tell: Tell) -> tuple[Manifest, bool]:
         load(path, engine.url.set(database=scratch), manifest, tell)
     finally:
         with engine.connect() as connection:
-            connection.execute(text(f"DROP DATABASE {scratch}"))
+            connection.execute(DropSchema(scratch))
     return manifest, True
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from tests.api_site import served
 from tests.mariadb import missing
 
 if TYPE_CHECKING:
@@ -127,3 +128,13 @@ class Visitor:
 
     def __exit__(self, *_error: object) -> None:
         self.context.close()
+
+
+@contextmanager
+def visiting(browser: Browser, app: Any, token: str | None = None, **window: Any) -> Iterator[Visitor]:
+    """The application on a real socket, and somebody who looks at it; no complaint may be left at the end."""
+    with served(app) as client, Visitor(browser, str(client.base_url), **window) as visitor:
+        if token is not None:
+            visitor.log_in(token)
+        yield visitor
+        assert visitor.problems == []

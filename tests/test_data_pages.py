@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +20,13 @@ from scheduler.coverage import coverage_by_day
 from scheduler.late_funds import late_funds
 from scheduler.metrics_listing import ranked_funds, ranked_page
 from scheduler.quality import findings
-from tests.api_site import ADMIN, TOKENS, VIEWER, app_of, bearer, served
-from tests.browser import LANGUAGES, SCHEMES, WIDTHS, Visitor
+from tests.api_site import ADMIN, TOKENS, VIEWER, app_of, bearer
+from tests.browser import LANGUAGES, SCHEMES, WIDTHS, visiting
 from tests.data_site import HELD, SPLIT_HELD, fill
 from tests.example_night import NOW
 from tests.example_week import FRIDAY, HOSTILE, MONDAY, TUESDAY, WEDNESDAY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from flask.testing import FlaskClient
     from playwright.sync_api import Browser
 
@@ -298,15 +295,6 @@ def test_a_report_of_the_disk(filled_sqlite: Engine, tmp_path: Path) -> None:
     )
     for path in ("/reports/weekly/2026-01-24", "/reports/weekly/..%2f..%2fx", "/reports/runs/2026-01-23"):
         assert client.get(path).status_code == 404
-
-
-@contextmanager
-def visiting(browser: Browser, app: Any, token: str | None = None, **window: Any) -> Iterator[Visitor]:
-    with served(app) as client, Visitor(browser, str(client.base_url), **window) as visitor:
-        if token is not None:
-            visitor.log_in(token)
-        yield visitor
-        assert visitor.problems == []
 
 
 @pytest.mark.parametrize("width", WIDTHS)

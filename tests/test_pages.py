@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +22,8 @@ from scheduler.jobs_file import load_jobs
 from scheduler.overview import observer_engine
 from scheduler.sections import Section
 from scheduler.web.access import Role, allow
-from tests.api_site import ADMIN, TOKENS, VIEWER, answering, app_of, fill, served
-from tests.browser import LANGUAGES, SCHEMES, WIDTHS, Visitor
+from tests.api_site import ADMIN, TOKENS, VIEWER, answering, app_of, fill
+from tests.browser import LANGUAGES, SCHEMES, WIDTHS, Visitor, visiting
 from tests.daemon import SWEEPS, DaemonProcess, at, jobs_file, until
 from tests.example_night import NIGHT, NOW, add_run
 
@@ -67,16 +65,6 @@ def filled(sqlite_engine: Engine, tmp_path: Path) -> Engine:
         }
         connection.execute(update(job_run).where(running).values(**far, host="night", pid=77))
     return sqlite_engine
-
-
-@contextmanager
-def visiting(browser: Browser, app: Any, token: str | None = None, **window: Any) -> Iterator[Visitor]:
-    """The application on a real socket, and somebody who looks at it; no complaint may be left at the end."""
-    with served(app) as client, Visitor(browser, str(client.base_url), **window) as visitor:
-        if token is not None:
-            visitor.log_in(token)
-        yield visitor
-        assert visitor.problems == []
 
 
 @pytest.mark.parametrize("width", WIDTHS)
