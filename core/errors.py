@@ -147,7 +147,7 @@ class ToolMissing(NavKeeperError):
 
 
 class StoreUnavailable(NavKeeperError):
-    """The storage for copies of backups did not take a file."""
+    """A folder, or the storage for copies of backups, did not take a file."""
 
     code = "store_unavailable"
     retry = True

@@ -37,6 +37,13 @@ class TradingCalendar:
             raise ValueError(f"{day} is before the first trading day known, {self.sessions[0]}")
         return self.sessions[at - 1]
 
+    def first_session(self, day: date) -> date:
+        """The oldest session on or after `day`. Raises ValueError beyond the last."""
+        at = bisect_left(self.sessions, day)
+        if at == len(self.sessions):
+            raise ValueError(f"{day} is after the last trading day known, {self.sessions[-1]}")
+        return self.sessions[at]
+
     def previous_session(self, day: date) -> date:
         return self.last_session(day - timedelta(days=1))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from core.errors import NavKeeperError
+from core.errors import StoreUnavailable
 from scheduler.quality import quality
 from scheduler.quality_text import LANGUAGE, sections, style_of, title
 from scheduler.sections import Cell, Section
@@ -140,7 +140,7 @@ def write_report(engine: Engine, business_date: date, folder: Path, translate: T
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write a file as a whole or not at all. Raises NavKeeperError where it cannot be written."""
+    """Write a file as a whole or not at all. Raises StoreUnavailable where it cannot be written."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,4 +149,4 @@ def write_page(path: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             fresh.unlink()
-        raise NavKeeperError(f"the report {path} cannot be written: {error.strerror}") from None
+        raise StoreUnavailable(f"the report {path} cannot be written: {error.strerror}") from None

@@ -170,7 +170,7 @@ def write_weekly(
 ) -> Path:
     """Write a page and its Markdown into `folder`, named by the business date or the month; the path of the page.
 
-    Older ones are replaced. Raises NavKeeperError where they cannot be written.
+    Older ones are replaced. Raises StoreUnavailable where they cannot be written.
     """
     week = weekly(engine, calendar, business_date, span)
     path = folder / f"{business_date if span == 'week' else f'{business_date:%Y-%m}'}.html"

@@ -28,7 +28,6 @@ from core.schema import (
     nav_batch,
     quarantine,
     rule_result,
-    trade_calendar,
 )
 from tests import example_week
 from tests.example_night import NOW, at
@@ -40,8 +39,6 @@ DIVIDEND, SPLIT = date(2020, 6, 1), date(2024, 6, 3)
 
 
 def fill(engine: Engine) -> None:
-    with db.write(engine) as connection:
-        connection.execute(trade_calendar.delete())
     example_week.fill(engine)
     with db.write(engine) as connection:
         _history(connection)

@@ -108,10 +108,6 @@ def addresses(app: Flask) -> dict[str, str]:
 
 @pytest.fixture
 def filled(sqlite_engine: Engine, tmp_path: Path) -> Engine:
-    with db.write(sqlite_engine) as connection:  # the fixture's own calendar gives way to the night's
-        from core.schema import trade_calendar
-
-        connection.execute(trade_calendar.delete())
     fill(sqlite_engine, tmp_path)
     return sqlite_engine
 

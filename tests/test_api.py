@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, select
 
 from core import db
-from core.schema import job_command, trade_calendar
+from core.schema import job_command
 from core.standin import StandinServer, simulated_market
 from core.trading_calendar import library_sessions
 from scheduler import quality
@@ -33,8 +33,6 @@ DAY = date(2025, 11, 27)
 
 @pytest.fixture
 def filled(engine: Engine, tmp_path: Path) -> Engine:
-    with db.write(engine) as connection:
-        connection.execute(trade_calendar.delete())
     fill(engine, tmp_path)
     return engine
 

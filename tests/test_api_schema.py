@@ -16,8 +16,6 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 from sqlalchemy import Engine
 
-from core import db
-from core.schema import trade_calendar
 from scheduler.web.access import Access
 from tests.api_site import ADMIN, TOKENS, VIEWER, answering, app_of, bearer, fill
 from tests.test_access import WHO
@@ -31,8 +29,6 @@ LEFT_OUT = [ignored_auth, positive_data_acceptance]
 
 @pytest.fixture
 def filled(sqlite_engine: Engine, tmp_path: Path) -> Iterator[Engine]:
-    with db.write(sqlite_engine) as connection:
-        connection.execute(trade_calendar.delete())
     fill(sqlite_engine, tmp_path)
     with answering(sqlite_engine):
         yield sqlite_engine

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, select
 
 from core import db
-from core.schema import job_command, trade_calendar
+from core.schema import job_command
 from scheduler.health_check import create_health_app
 from scheduler.overview import observer_engine
 from scheduler.web.access import Access, token_hash
@@ -26,8 +26,6 @@ PAGE = {"Accept": "text/html"}
 
 @pytest.fixture
 def filled(sqlite_engine: Engine, tmp_path: Path) -> Engine:
-    with db.write(sqlite_engine) as connection:
-        connection.execute(trade_calendar.delete())
     fill(sqlite_engine, tmp_path)
     return sqlite_engine
 

@@ -96,3 +96,16 @@ def test_the_job_writes_the_month_of_its_business_date(engine: Engine) -> None:
     assert (end.status, end.reason) == (RunStatus.SUCCESS, str(path))
     assert path.exists()
     assert path.with_suffix(".md").exists()
+
+
+def test_a_folder_that_takes_no_file_fails_the_run_with_the_reason_and_another_try(engine: Engine) -> None:
+    fill(engine)
+    with StandinServer(simulated_market(3, MONDAY, WEDNESDAY, 7, library_sessions())) as standin:
+        nights = Nights(engine, standin, at("2026-02-01 06:00"))
+        folder = nights.settings.logs / "monthly"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.write_text("no folder", encoding="ascii")
+        end = nights.execute(nights.queue("monthly", WEDNESDAY))
+    assert (end.status, end.retry) == (RunStatus.FAILED, True)
+    assert end.reason is not None
+    assert end.reason.startswith(f"store_unavailable: the report {folder / '2026-01.html'} cannot be written")

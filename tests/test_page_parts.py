@@ -14,7 +14,7 @@ from sqlalchemy import Engine, insert, update
 from config.settings import ROOT
 from config.translation import translator
 from core import db
-from core.schema import fund_info, fund_series, job_run, metadata, trade_calendar
+from core.schema import fund_info, fund_series, job_run, metadata
 from core.trading_calendar import load_calendar
 from scheduler.coverage import coverage_by_type
 from scheduler.health_check import create_health_app
@@ -61,8 +61,6 @@ def test_a_schedule_of_another_zone_names_it(tmp_path: Path) -> None:
 
 @pytest.fixture
 def filled(engine: Engine) -> Engine:
-    with db.write(engine) as connection:
-        connection.execute(trade_calendar.delete())
     night.fill(engine)
     return engine
 

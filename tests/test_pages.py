@@ -13,7 +13,7 @@ from flask import render_template_string
 from sqlalchemy import Engine, select, update
 
 from core import db
-from core.schema import alert, job_command, job_pause, job_run, trade_calendar
+from core.schema import alert, job_command, job_pause, job_run
 from core.standin import StandinServer
 from core.standin.simulated import simulated_market
 from core.trading_calendar import library_sessions
@@ -51,8 +51,6 @@ CHART = """{% extends "base.html" %}{% import "macros.html" as m with context %}
 
 @pytest.fixture
 def filled(sqlite_engine: Engine, tmp_path: Path) -> Engine:
-    with db.write(sqlite_engine) as connection:
-        connection.execute(trade_calendar.delete())
     fill(sqlite_engine, tmp_path)
     with db.write(sqlite_engine) as connection:
         add_run(connection, "sweep", NIGHT, "RUNNING", "22:05", None)

@@ -18,7 +18,6 @@ from sqlalchemy import Engine, event
 
 from config.logging_config import configure_logging
 from core import db
-from core.schema import trade_calendar
 from scheduler.health_check import create_health_app
 from scheduler.overview import observer_engine
 from scheduler.web.access import Access, token_hash
@@ -31,8 +30,6 @@ PAGE = {"Accept": "text/html"}
 
 @pytest.fixture
 def filled(sqlite_engine: Engine, tmp_path: Path) -> Engine:
-    with db.write(sqlite_engine) as connection:
-        connection.execute(trade_calendar.delete())
     fill(sqlite_engine, tmp_path)
     return sqlite_engine
 

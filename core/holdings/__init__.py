@@ -1,0 +1,1 @@
+"""Holdings of funds: orders, regular investment plans, positions. Paper only: nothing here buys anything."""
