@@ -110,7 +110,6 @@ def test_a_channel_that_hangs_stops_neither_the_daemon_nor_the_next_channel(
         until(lambda: chat.asked, lambda found: "dingtalk" in found, "the hanging channel")
         answered = night.main("jobs", "pause", "weekly")
         assert answered.returncode == 0, answered.stderr
-        assert chat.said == []
         [text] = wait_for(chat, 1)
         until(night.delivered, lambda rows: rows == [("OPENED", "SENT")], "the record")
     assert "[ALERT]" in text

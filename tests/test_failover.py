@@ -21,7 +21,7 @@ from tests.daemon import SWEEPS, at, jobs_file, until
 DAY, NEXT = date(2025, 11, 27), date(2025, 11, 28)  # Thursday and Friday
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_every_date_is_done_once_while_the_leader_is_stopped_and_killed(mariadb: URL, tmp_path: Path) -> None:
     engine = db.connect(new_schema(mariadb, "failover"))
     initialise(engine, at(date(2024, 12, 1), 12))

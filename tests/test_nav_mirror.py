@@ -176,6 +176,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nav_mirror, "ROWS_A_BLOCK", 300)
 
 
+@pytest.mark.timeout(900)
 def test_whatever_is_merged_revised_or_rolled_back_it_shows_what_is_stored(
     sqlite_engine: Engine, tmp_path: Path
 ) -> None:
