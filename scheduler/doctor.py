@@ -28,8 +28,8 @@ from scheduler.jobs_file import load_jobs
 from scheduler.overview import HEARTBEAT_SECONDS, daemon_state
 from scheduler.run_scheduler import pid_file
 from scheduler.sources import make_source
+from scheduler.task_catalogue import require_known
 from scheduler.task_parts import RULES_FILE
-from scheduler.tasks import TASKS
 
 OK_, WARNING, FAILURE = "ok", "warning", "failure"
 SHOWN = {OK_: "ok  ", WARNING: "warn", FAILURE: "BAD "}
@@ -89,9 +89,11 @@ def _configuration(_engine: Engine, settings: Settings, _now: datetime) -> Check
         load_thresholds(RULES_FILE)
     except ConfigurationError as error:
         return Check("configuration", FAILURE, str(error))
-    unknown = [job.task for job in jobs.values() if job.task not in TASKS]
-    if unknown:
-        return Check("configuration", FAILURE, f"{settings.jobs_file.name}: unknown task {unknown[0]}")
+    for job in jobs.values():
+        try:
+            require_known(job.task, job.params)
+        except UsageError as error:
+            return Check("configuration", FAILURE, f"{settings.jobs_file.name}: [{job.id}] {error}")
     return Check("configuration", OK_, f"{len(jobs)} jobs: {', '.join(jobs)}")
 
 

@@ -37,6 +37,9 @@ STYLES = {
     "REFUSED": "red",
     "HELD": "yellow",
     "RELEASED": "green",
+    "ENABLED": "green",
+    "DISABLED": "dim",
+    "NOT ALLOWED": "dim",
     "UP": "red",  # as everywhere in China
     "DOWN": "green",
 }
@@ -70,6 +73,10 @@ WORDS = {
     "COMPARED": N_("COMPARED"),
     "HELD": N_("HELD"),
     "RELEASED": N_("RELEASED"),
+    "ENABLED": N_("ENABLED"),
+    "DISABLED": N_("DISABLED"),
+    "UNKNOWN": N_("UNKNOWN"),
+    "NOT ALLOWED": N_("NOT ALLOWED"),
 }
 # core/fund_category.py
 CATEGORIES = {

@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from flask import request
 
+from core import db
 from scheduler import listing
 from scheduler.schedule_text import schedule_text
+from scheduler.task_catalogue import tasks
 from scheduler.web import params
 from scheduler.web.params_form import date_from, fields_of, params_from
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from werkzeug.wrappers import Response
 
     from scheduler.listing import Record
@@ -34,7 +38,7 @@ def show_job(site: Site, job: str) -> str:
     found = _shown(site, api.show_job(site.asked(params.JobPath, job=job)))
     runs = listing.recent_runs(api.engine, [job], site.clock(), STRIP)[job]
     policy = api.jobs[job]
-    fields = fields_of(policy.task, policy.params)
+    fields = fields_of(_schema(site, policy.task), policy.params)
     return site.render("job.html", job=found | {"strip": runs}, policy=policy, fields=fields)
 
 
@@ -50,6 +54,12 @@ def resume(site: Site, job: str) -> Response:
     return site.act(_back(job), "resume", job=job)
 
 
+def _schema(site: Site, task: str) -> Mapping[str, Any]:
+    """Of its parameters; of a plugin's task that is not there any more nothing is known."""
+    with db.read(site.api.engine) as connection:
+        return next((found.schema for found in tasks(connection) if found.id == task), {})
+
+
 def _back(job: str) -> str:
     return "/jobs" if request.form.get("back") == "/jobs" else f"/jobs/{job}"
 
@@ -57,6 +67,6 @@ def _back(job: str) -> str:
 def trigger(site: Site, job: str) -> Response:
     api = site.api
     api.show_job(site.asked(params.JobPath, job=job))
-    given = params_from(api.jobs[job].task, request.form)
+    given = params_from(_schema(site, api.jobs[job].task), request.form)
     business_date = date_from(request.form.get("business_date", ""))
     return site.act(f"/jobs/{job}", "trigger", job=job, business_date=business_date, params=given)

@@ -101,6 +101,7 @@ class RunDetail(Run):
     exit_code: int | None
     peak_memory_kb: int | None
     log_file: str | None
+    result: dict[str, Any] | None
     attempts: list[Attempt]
     events: list[Change]
 
