@@ -21,6 +21,7 @@ from core.errors import ConfigurationError, NavKeeperError, UsageError
 from core.schema import fund_info
 from core.thresholds import load_thresholds
 from core.trading_calendar import SHANGHAI, load_calendar
+from scheduler import plugin_store
 from scheduler.alert_channels import check_channels
 from scheduler.alert_rules import FREE_BYTES
 from scheduler.exit_codes import FAILED, OK
@@ -252,6 +253,24 @@ def _alerts(_engine: Engine, settings: Settings, _now: datetime) -> Check:
     return Check("alerts", level, "; ".join(f"{channel.name}: {channel.text}" for channel in found))
 
 
+def _plugins(engine: Engine, settings: Settings, _now: datetime) -> Check:
+    """As they were when last looked at."""
+    if not settings.plugins:
+        return Check("plugins", OK_, "none are allowed (NAVKEEPER_PLUGINS)")
+    with db.read(engine) as connection:
+        found = {item.name: item for item in plugin_store.plugins(connection)}
+    broken = [f"{item.id}: {item.reason}" for item in found.values() if item.state == plugin_store.FAILED]
+    unseen = [name for name in settings.plugins if name not in found]
+    if broken:
+        return Check("plugins", WARNING, f"{'; '.join(broken)}; the fund tasks do not need them")
+    if unseen:
+        return Check(
+            "plugins", WARNING, f"{', '.join(unseen)}: not looked at yet; run: main.py plugins check"
+        )
+    states = ", ".join(f"{item.id} {item.version} {item.state}" for item in found.values())
+    return Check("plugins", OK_, states)
+
+
 CHECKS: dict[str, Examine] = {
     "configuration": _configuration,
     "home": _home,
@@ -263,5 +282,6 @@ CHECKS: dict[str, Examine] = {
     "disk": _disk,
     "source": _source,
     "alerts": _alerts,
+    "plugins": _plugins,
 }
-NEEDS_DATABASE = ("calendar", "daemon", "lock", "clock")
+NEEDS_DATABASE = ("calendar", "daemon", "lock", "clock", "plugins")

@@ -13,7 +13,6 @@ from typing import Any
 from sqlalchemy import Connection, Engine, event
 
 LEAST_MEMORY = 2_000_000_000  # bytes; libraries reserve more than they use
-PROBE_MEMORY = 4_000_000_000
 PROBE_CPU = 30  # seconds
 NICENESS = 10
 LOG_BYTES = 50_000_000  # of one attempt
@@ -29,7 +28,7 @@ def limit_task() -> int:
 
 
 def limit_probe() -> None:
-    _limit_memory(min(PROBE_MEMORY, _memory() // 2))
+    _limit_memory(LEAST_MEMORY)
     resource.setrlimit(resource.RLIMIT_CPU, (PROBE_CPU, PROBE_CPU))
 
 

@@ -11,6 +11,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
+from core.errors import PluginUnavailable
 from scheduler.plugin import Plugin
 from scheduler.plugin_limits import limit_probe
 from scheduler.plugin_sources import find, load
@@ -54,7 +55,8 @@ def main(argv: list[str]) -> None:
 
     def failed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         at = _last_line(trace, find(name).module)
-        answer({"error": f"{kind.__name__}: {error}"[:LONGEST] + at})
+        why = str(error) if isinstance(error, PluginUnavailable) else f"{kind.__name__}: {error}"
+        answer({"error": why.strip(" :")[:LONGEST] + at})
 
     sys.excepthook = failed
     limit_probe()

@@ -23,19 +23,24 @@ class PluginWatch:
         self.leader = leader
         self.names = names
         self._looked = float("-inf")
+        self._asked: dict[str, str] | None = None
         self._child: subprocess.Popen[bytes] | None = None
 
     def look(self) -> None:
         """Start a check where something changed since the last one. Never waits for it, nor imports anything."""
         if self._child is not None and self._child.poll() is None:
             return
+        if self._child is not None and self._child.returncode != 0:
+            self._asked = None
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._child, self._looked = None, time.monotonic()
         with db.read(self.leader.engine) as connection:
             known = plugin_store.stamps(connection)
-        if known == {name: stamp_of(name) for name in self.names}:
+        found = {name: stamp_of(name) for name in self.names}
+        if found in (known, self._asked):  # asked for once: a child may see another path than we do
             return
+        self._asked = found
         log.info("plugins changed: looking at them")
         self._child = subprocess.Popen(
             [sys.executable, "-m", "scheduler.plugin_check"],

@@ -231,9 +231,8 @@ def end_run(
         end.reason,
         claim,
         record_count=end.record_count,
-        exit_code=end.exit_code,
-        peak_memory_kb=end.peak_memory_kb,
         result=end.result,
+        **_of_process(end),
     )
     if not done or current is None:
         return False
@@ -245,9 +244,8 @@ def end_run(
             started_at=current.started_at,
             finished_at=now,
             reason=end.reason and end.reason[:TEXT],
-            exit_code=end.exit_code,
             log_file=current.log_file,
-            peak_memory_kb=end.peak_memory_kb,
+            **_of_process(end),
         )
     )
     again = _next_attempt(current, end, now)
@@ -259,6 +257,10 @@ def end_run(
     last = again is None
     run_alerts.note_end(connection, current, end.status, end.record_count, end.reason, now, last=last)
     return True
+
+
+def _of_process(end: End) -> dict[str, Any]:
+    return {"exit_code": end.exit_code, "peak_memory_kb": end.peak_memory_kb}
 
 
 def _next_attempt(run: Row[Any], end: End, now: datetime) -> datetime | None:

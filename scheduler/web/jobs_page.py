@@ -8,6 +8,7 @@ from flask import request
 
 from core import db
 from scheduler import listing
+from scheduler.plugin_listing import list_plugins
 from scheduler.schedule_text import schedule_text
 from scheduler.task_catalogue import tasks
 from scheduler.web import params
@@ -30,7 +31,12 @@ def list_jobs(site: Site) -> str:
     jobs = listing.list_jobs(api.engine, api.jobs, site.clock())
     strips = listing.recent_runs(api.engine, api.jobs, site.clock(), STRIP)
     shown = [_shown(site, job) | {"strip": strips[job["job"]]} for job in jobs]
-    return site.render("jobs.html", jobs=shown, commands=listing.list_commands(api.engine, COMMANDS))
+    return site.render(
+        "jobs.html",
+        jobs=shown,
+        commands=listing.list_commands(api.engine, COMMANDS),
+        plugins=list_plugins(api.engine),
+    )
 
 
 def show_job(site: Site, job: str) -> str:

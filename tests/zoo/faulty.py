@@ -21,9 +21,11 @@ def loop(_context, _params):
 
 
 def hog(_context, _params):
+    import numpy as np
+
     kept = []
     while True:
-        kept.append(bytearray(50_000_000))
+        kept.append(np.zeros(1_000_000_000, np.uint8))  # asked for, and not touched
 
 
 def chatter(_context, _params):
