@@ -34,12 +34,15 @@ ACTIONS = {
     "restore": "let a backup take the place of the database",
     "alert": "what is the matter: list, show, silence, unsilence; test: a message through every channel",
     "cache": "what is kept because it is dear to make, and how often it was of use; clear: forget it",
+    "plugins": "what is installed beside the fund tasks: list, check, enable, disable",
+    "tasks": "what jobs can run, with the parameters of each",
     "doctor": "what could be wrong on this machine, and what to do",
     "demo": "a night on a simulated market, start to end",
 }
 TWO_WORDS = ("nav show", "metrics show")  # one action each
 EVIDENCE = ("quality", "report", "quarantine", "rank", "export", "risk-free", *TWO_WORDS)
 BACKUPS = ("backup", "restore")
+PLUGINS = ("plugins", "tasks")
 OWN_OPTIONS = (
     "monitor",
     "health",
@@ -47,6 +50,7 @@ OWN_OPTIONS = (
     "runs",
     "alert",
     "cache",
+    *PLUGINS,
     *EVIDENCE,
     *BACKUPS,
 )  # main.py monitor --help
@@ -137,6 +141,10 @@ def options_of(action: str, rest: list[str]) -> argparse.Namespace:
         from scheduler.cache_line import parse as parse_cache
 
         return parse_cache(rest)
+    if action in PLUGINS:
+        from scheduler.plugin_line import parse as parse_plugins
+
+        return parse_plugins(action, rest)
     if action in EVIDENCE:
         from scheduler.evidence_words import parse as parse_evidence
 

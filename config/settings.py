@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from pathlib import Path
@@ -110,6 +111,15 @@ class Settings(BaseSettings):
         None, description="a Redis server for the cache, redis://host:6379/0, instead of the database"
     )
 
+    plugins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="which plugins may be loaded: ids or modules, comma-separated; no other ever is"
+    )
+    plugin_secrets: SecretStr | None = Field(
+        None,
+        validation_alias=f"{PREFIX}SECRETS",
+        description="what plugins ask for by name, as JSON: {'api_key': '…'}",
+    )
+
     clock_file: Path | None = Field(None, description="for proofs: a file holding the present instant")
     crash_at: str | None = Field(None, description="for proofs: a point of core.crash_points to die at")
     notify_socket: str | None = Field(None, validation_alias="NOTIFY_SOCKET", description="systemd's")
@@ -173,6 +183,28 @@ class Settings(BaseSettings):
             raise ValueError("host names without port, comma-separated, such as nav.example.com")
         return names
 
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _plugin_names(cls, value: Any) -> Any:
+        names = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+        if names == ("",):
+            return ()
+        wanted = r"[A-Za-z_][\w.-]{0,127}"
+        if not all(isinstance(name, str) and re.fullmatch(wanted, name, re.ASCII) for name in names):
+            raise ValueError("ids of plugins or names of modules, comma-separated, such as market,my_plugin")
+        return tuple(dict.fromkeys(names))
+
+    @field_validator("plugin_secrets")
+    @classmethod
+    def _named_secrets(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            found = json.loads(value.get_secret_value()) if value and value.get_secret_value() else {}
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+            raise ValueError('a JSON object of texts such as {"api_key": "…"}')
+        return value if found else None
+
     @field_validator("cluster")
     @classmethod
     def _scheduler_address(cls, value: str | None) -> str | None:
@@ -230,6 +262,13 @@ class Settings(BaseSettings):
     def logs(self) -> Path:
         return self.home / "logs"
 
+    def secrets_by_name(self) -> dict[str, str]:
+        """What plugins may ask for."""
+        found: dict[str, str] = (
+            json.loads(self.plugin_secrets.get_secret_value()) if self.plugin_secrets else {}
+        )
+        return found
+
     def secrets(self) -> list[str]:
         """Texts that must never be written anywhere: passwords and tokens, also as an address spells them."""
         found = (
@@ -239,6 +278,7 @@ class Settings(BaseSettings):
             *_secrets_of_addresses(self.heartbeat_url),
             self.backup_s3_secret.get_secret_value() if self.backup_s3_secret else None,
             *_secrets_of_addresses(self.cache_url),
+            *self.secrets_by_name().values(),
         )
         texts = [text for secret in found if secret for text in (secret, quote(secret, safe=" +"))]
         return list(dict.fromkeys(texts))
@@ -283,7 +323,7 @@ def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
     """Read environment, .env and defaults. Raises ConfigurationError naming key, value and what is allowed."""
     path = env_file or ROOT / ".env"
     names = set(os.environ) | set(dotenv_values(path) if path.exists() else {})
-    known = {name.upper() for name in Settings.model_fields}
+    known = {name.upper() for name in Settings.model_fields} | {"SECRETS"}
     for name in sorted(names):
         key = name.removeprefix(PREFIX)
         if name.startswith(PREFIX) and key not in known and not key.startswith("TEST_"):
@@ -329,3 +369,8 @@ def _allowed(item: Any, key: str) -> str:
 def environment_with(**settings: object) -> dict[str, str]:
     """This process's environment with some settings replaced: for child processes."""
     return {**os.environ, **{PREFIX + name.upper(): str(value) for name, value in settings.items()}}
+
+
+def environment_marked(name: str, value: str) -> dict[str, str]:
+    """This process's environment with a variable that is no setting: children and theirs inherit it."""
+    return {**os.environ, name: value}

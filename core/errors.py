@@ -151,3 +151,21 @@ class StoreUnavailable(NavKeeperError):
 
     code = "store_unavailable"
     retry = True
+
+
+class BadResult(NavKeeperError):
+    """A task returned what is no result."""
+
+    code = "bad_result"
+
+
+class PluginUnavailable(NavKeeperError):
+    """A plugin is not there, not allowed, not enabled or broken; the message says which."""
+
+    code = "plugin_unavailable"
+
+
+class PluginDisabled(PluginUnavailable):
+    """Somebody has not switched the plugin on, or has switched it off."""
+
+    code = "plugin_disabled"

@@ -40,6 +40,7 @@ from core.column_types import (
     metadata as metadata,
 )
 from core.metric_columns import COLUMNS as METRIC_COLUMNS
+from core.plugin_tables import plugin as plugin, plugin_source as plugin_source
 from core.rank_columns import COMPONENT_COLUMNS, RANK_COLUMNS, worked_out
 from core.run_tables import (
     daemon as daemon,

@@ -13,6 +13,7 @@ from scheduler.verdict import COMPLETE
 
 FAILED, PARTIAL, SILENT, LATE, ABSENT = "failed", "partial", "silent", "late", "absent"
 CALENDAR, DISK, DATABASE, TEST = "calendar", "disk", "database", "test"
+PLUGIN = "plugin"
 
 REPEAT_AFTER = timedelta(hours=4)
 NIGHT_ENDS = time(23, 30)  # by then a night is collected, judged and measured
@@ -157,6 +158,11 @@ def full_disk(free: Mapping[str, int], *, is_open: bool) -> Matter | None:
         return None
     folder = min(short, key=lambda name: short[name])
     return Matter(DISK, "", {"folder": folder, "free": short[folder], "needed": FREE_BYTES})
+
+
+def broken_plugins(broken: Mapping[str, str]) -> list[Matter]:
+    """`broken`: why by name."""
+    return [Matter(PLUGIN, name[:80], {"plugin": name, "reason": why}) for name, why in broken.items()]
 
 
 def absence(away: timedelta, now: datetime) -> Matter | None:

@@ -35,6 +35,7 @@ HEADLINES = {
     "absent": N_("no daemon was there for {duration}"),
     "calendar": N_("the exchange's calendar is known only until {until}"),
     "disk": N_("the disk is nearly full: {free} GB left at {folder}"),
+    "plugin": N_("plugin {plugin} cannot be used"),
     "database": N_("the database cannot be reached"),
     "test": N_("a test: nothing is the matter"),
 }
@@ -156,6 +157,7 @@ def command(item: Told) -> str:
         "calendar": "pip install --upgrade exchange-calendars && python main.py init",
         "test": f"{main} alert list",
         "absent": f"{main} monitor",
+        "plugin": f"{main} plugins check",
     }.get(item.kind, f"{main} doctor")
 
 

@@ -17,7 +17,7 @@ from core import db
 from core.nav_days import row_count
 from core.schema import alert, fund_nav
 from core.trading_calendar import SHANGHAI, TradingCalendar
-from scheduler import alert_outbox, alert_rules, alert_store, run_store
+from scheduler import alert_outbox, alert_rules, alert_store, plugin_store, run_store
 from scheduler.alert_rules import CHAIN, FAILED, Matter, Night, Step
 from scheduler.firing import require_calendar
 from scheduler.job import DONE_WELL, Job, RunStatus
@@ -44,7 +44,7 @@ class AlertWatch:
             found = self._matters(connection, calendar, is_open, now)
             pings = self._pings(connection, calendar, now) if self.switch else []
             repeat = alert_store.any_to_repeat(connection, now)
-        kinds = (alert_rules.LATE, alert_rules.CALENDAR, alert_rules.DISK)
+        kinds = (alert_rules.LATE, alert_rules.CALENDAR, alert_rules.DISK, alert_rules.PLUGIN)
         wanted = {matter.fingerprint for matter in found}
         over = {mark for mark in is_open - wanted if mark.partition(":")[0] in kinds}
         news = [matter for matter in found if matter.fingerprint not in is_open]
@@ -79,6 +79,7 @@ class AlertWatch:
             *late,
             alert_rules.short_calendar(calendar, now),
             alert_rules.full_disk(free, is_open=f"{alert_rules.DISK}:" in is_open),
+            *alert_rules.broken_plugins(_broken_plugins(connection)),
         ]
         return [matter for matter in found if matter is not None]
 
@@ -117,6 +118,11 @@ class AlertWatch:
             return []
         keys = [(ping, f"ping:{day}:{ping}") for ping in due]
         return [(ping, key) for ping, key in keys if key not in said]
+
+
+def _broken_plugins(connection: Connection) -> dict[str, str]:
+    found = plugin_store.plugins(connection)
+    return {item.name: item.reason or "" for item in found if item.state == plugin_store.FAILED}
 
 
 def note_absence(connection: Connection, away: timedelta, now: datetime) -> None:

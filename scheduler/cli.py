@@ -54,6 +54,7 @@ EVIDENCE = ("quality", "report", "quarantine", "nav show", "metrics show", "rank
 OWN_LINES = {
     "alert": "scheduler.alert_line",
     "cache": "scheduler.cache_line",
+    **dict.fromkeys(("plugins", "tasks"), "scheduler.plugin_line"),
     **dict.fromkeys(COMMANDS, "scheduler.command_line"),
     **dict.fromkeys(EVIDENCE, "scheduler.evidence_line"),
     **dict.fromkeys(("backup", "restore"), "scheduler.backup_line"),
@@ -189,12 +190,12 @@ class Command:
             if "as_of" in params:
                 params["as_of"] = params["as_of"].isoformat()
         from config.translation import translator
+        from scheduler.fund_plugin import TASKS
         from scheduler.heartbeat import signs_of_life
         from scheduler.progress import shown_progress
         from scheduler.run_context import RunContext
         from scheduler.runner import execute
         from scheduler.supervisor import end_for_dead
-        from scheduler.tasks import table_of
 
         if step == "validate" and self.options.force:
             params["force"] = True
@@ -212,7 +213,7 @@ class Command:
                     run_row,
                     claim,
                     self.clock,
-                    table_name=table_of(run_row.task),
+                    table_name=TASKS[run_row.task].table_name,
                     translate=translator(self.settings.language),
                     progress=progress,
                 )

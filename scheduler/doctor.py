@@ -21,6 +21,7 @@ from core.errors import ConfigurationError, NavKeeperError, UsageError
 from core.schema import fund_info
 from core.thresholds import load_thresholds
 from core.trading_calendar import SHANGHAI, load_calendar
+from scheduler import plugin_store
 from scheduler.alert_channels import check_channels
 from scheduler.alert_rules import FREE_BYTES
 from scheduler.exit_codes import FAILED, OK
@@ -28,8 +29,8 @@ from scheduler.jobs_file import load_jobs
 from scheduler.overview import HEARTBEAT_SECONDS, daemon_state
 from scheduler.run_scheduler import pid_file
 from scheduler.sources import make_source
+from scheduler.task_catalogue import require_known
 from scheduler.task_parts import RULES_FILE
-from scheduler.tasks import TASKS
 
 OK_, WARNING, FAILURE = "ok", "warning", "failure"
 SHOWN = {OK_: "ok  ", WARNING: "warn", FAILURE: "BAD "}
@@ -89,9 +90,11 @@ def _configuration(_engine: Engine, settings: Settings, _now: datetime) -> Check
         load_thresholds(RULES_FILE)
     except ConfigurationError as error:
         return Check("configuration", FAILURE, str(error))
-    unknown = [job.task for job in jobs.values() if job.task not in TASKS]
-    if unknown:
-        return Check("configuration", FAILURE, f"{settings.jobs_file.name}: unknown task {unknown[0]}")
+    for job in jobs.values():
+        try:
+            require_known(job.task, job.params)
+        except UsageError as error:
+            return Check("configuration", FAILURE, f"{settings.jobs_file.name}: [{job.id}] {error}")
     return Check("configuration", OK_, f"{len(jobs)} jobs: {', '.join(jobs)}")
 
 
@@ -250,6 +253,24 @@ def _alerts(_engine: Engine, settings: Settings, _now: datetime) -> Check:
     return Check("alerts", level, "; ".join(f"{channel.name}: {channel.text}" for channel in found))
 
 
+def _plugins(engine: Engine, settings: Settings, _now: datetime) -> Check:
+    """As they were when last looked at."""
+    if not settings.plugins:
+        return Check("plugins", OK_, "none are allowed (NAVKEEPER_PLUGINS)")
+    with db.read(engine) as connection:
+        found = {item.name: item for item in plugin_store.plugins(connection)}
+    broken = [f"{item.id}: {item.reason}" for item in found.values() if item.state == plugin_store.FAILED]
+    unseen = [name for name in settings.plugins if name not in found]
+    if broken:
+        return Check("plugins", WARNING, f"{'; '.join(broken)}; the fund tasks do not need them")
+    if unseen:
+        return Check(
+            "plugins", WARNING, f"{', '.join(unseen)}: not looked at yet; run: main.py plugins check"
+        )
+    states = ", ".join(f"{item.id} {item.version} {item.state}" for item in found.values())
+    return Check("plugins", OK_, states)
+
+
 CHECKS: dict[str, Examine] = {
     "configuration": _configuration,
     "home": _home,
@@ -261,5 +282,6 @@ CHECKS: dict[str, Examine] = {
     "disk": _disk,
     "source": _source,
     "alerts": _alerts,
+    "plugins": _plugins,
 }
-NEEDS_DATABASE = ("calendar", "daemon", "lock", "clock")
+NEEDS_DATABASE = ("calendar", "daemon", "lock", "clock", "plugins")

@@ -19,6 +19,7 @@ from core.db import read
 from core.nav_days import row_count
 from core.schema import fund_info, fund_nav, job_run, trade_calendar
 from core.trading_calendar import SHANGHAI
+from scheduler import plugin_store
 from scheduler.cache_counts import Counted, cache_figures
 from scheduler.health import REASONS
 from scheduler.job import DONE_WELL
@@ -38,6 +39,7 @@ class Figures:
     calendar_end: date | None  # the last trading day that the exchange has confirmed
     last_success: dict[str, datetime]  # job -> end of its good run of the newest business date
     cache: Mapping[Counted, int]
+    plugins: Mapping[str, str]  # id -> state
 
 
 def read_figures(engine: Engine, seen: Overview) -> Figures:
@@ -57,6 +59,7 @@ def read_figures(engine: Engine, seen: Overview) -> Figures:
             ),
             last_success={job: at for job, at in ends.items() if at is not None},
             cache=cache_figures(connection),
+            plugins={found.id: found.state for found in plugin_store.plugins(connection)},
         )
 
 
@@ -193,6 +196,12 @@ LABELLED: tuple[tuple[str, str, str, Callable[[Figures], Labelled]], ...] = (
 )
 
 
+def _plugin_states(found: Figures) -> Iterator[tuple[list[str], float]]:
+    for name, state in found.plugins.items():
+        for known in plugin_store.STATES:
+            yield [name, known], known == state
+
+
 class FiguresCollector(Collector):
     """The figures of one scrape."""
 
@@ -209,6 +218,14 @@ class FiguresCollector(Collector):
             for key, value in values_of(self.figures):
                 family.add_metric([key], value)
             yield family
+        plugins = GaugeMetricFamily(
+            "navkeeper_plugin_state",
+            "1 for the state of a plugin, 0 for the others.",
+            labels=["plugin", "state"],
+        )
+        for labels, value in _plugin_states(self.figures):
+            plugins.add_metric(labels, value)
+        yield plugins
         requests = CounterMetricFamily(
             "navkeeper_cache_requests", "What the cache was asked for.", labels=Counted._fields
         )

@@ -33,6 +33,7 @@ from scheduler.clock import Clock
 from scheduler.firing import Firing, require_calendar
 from scheduler.job import Job
 from scheduler.leadership import Leadership
+from scheduler.plugin_watch import PluginWatch
 from scheduler.process_identity import this_process
 from scheduler.supervisor import Supervisor
 
@@ -78,6 +79,7 @@ class FundJobScheduler:
         limit: int,
         notify: Callable[[str], None],
         outlets: Outlets,
+        plugins: tuple[str, ...] = (),
     ) -> None:
         self.engine = engine
         self.jobs = jobs
@@ -89,6 +91,7 @@ class FundJobScheduler:
         self.firing = Firing(self.leader, jobs)
         self.alerts = AlertWatch(self.leader, jobs, logs, switch=outlets.switch)
         self.dispatch = Dispatch(self.leader, outlets)
+        self.plugins = PluginWatch(self.leader, plugins)
         self.recovered = float("-inf")  # these four: time.monotonic()
         self.looked = float("-inf")
         self.complained: float | None = None
@@ -155,6 +158,7 @@ class FundJobScheduler:
         release_waiting(self.leader, self.jobs, now)
         self.supervisor.start_queued(now)
         self.dispatch.tend(now)
+        self.plugins.look()
         if time.monotonic() - self.looked >= LOOK_SECONDS:
             self.alerts.look(now)
             self.looked = time.monotonic()
@@ -210,6 +214,7 @@ class FundJobScheduler:
             self.supervisor.terminate_all("the daemon was stopped")
         if self.supervisor.any_alive():
             return
+        self.plugins.stop()
         try:
             now = self.clock()
             self.supervisor.watch(now)

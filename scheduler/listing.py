@@ -191,6 +191,7 @@ def show_run(engine: Engine, run_id: int, now: datetime) -> Record:
         "exit_code": row.exit_code,
         "peak_memory_kb": row.peak_memory_kb,
         "log_file": row.log_file,
+        "result": json.loads(row.result) if row.result else None,
         "attempts": [
             _fields(item, *of_attempt, "peak_memory_kb") | {"seconds": _seconds(item, now)} for item in ended
         ],

@@ -250,6 +250,7 @@ def _facts(record: Record, _: Translate) -> list[tuple[str, str | Text]]:
         (_("next attempt"), clock_time(record["next_attempt_at"], TIME)),
         (_("progress"), _far(record["progress"])),
         (_("records"), number(record["records"])),
+        (_("result"), one_line(json.dumps(record["result"], ensure_ascii=False)) if record["result"] else ""),
         (_("process"), one_line(process)),
         (_("exit code"), "" if code is None else str(code)),
         (_("memory"), _memory(record["peak_memory_kb"])),

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, Row
 
 from core import db
 from core.crash_points import reached
-from core.errors import ClaimLost, DatabaseUnavailable
+from core.errors import ClaimLost, ConfigurationError, DatabaseUnavailable
 from scheduler import run_store
 from scheduler.clock import Clock
 from scheduler.job import RunStatus
@@ -23,6 +24,7 @@ from scheduler.run_store import End
 
 if TYPE_CHECKING:
     from config.settings import Settings
+    from scheduler.cache import Cache
 
 BEAT = timedelta(seconds=1)
 LOST = "run {} is no longer ours: it was declared dead, cancelled or stopped; nothing was written"
@@ -40,8 +42,11 @@ class Commit:
         self.connection = connection
         self.outcome: End | None = None
 
-    def end(self, status: RunStatus, record_count: int, reason: str | None = None) -> None:
-        self.outcome = End(status, record_count, reason)
+    def end(
+        self, status: RunStatus | str, record_count: int, reason: str | None = None, result: str | None = None
+    ) -> None:
+        """`result`: JSON that is kept with the run."""
+        self.outcome = End(RunStatus(status), record_count, reason, result=result)
 
 
 class RunContext:
@@ -96,6 +101,32 @@ class RunContext:
             reached(f"{self._run.job_id}.ended")
         reached(f"{self._run.job_id}.committed")
         self.outcome = commit.outcome
+
+    @cached_property
+    def cache(self) -> Cache:
+        """What is dear to make and may be old: scheduler/cache.py."""
+        from scheduler.cache import open_cache
+
+        return open_cache(self.settings, self.engine)
+
+    def secret(self, name: str) -> str:
+        """What NAVKEEPER_SECRETS has under this name; no log shows it. Raises ConfigurationError."""
+        found = self.settings.secrets_by_name()
+        if name not in found:
+            raise ConfigurationError(
+                f"there is no secret {name!r}; add it to the JSON of NAVKEEPER_SECRETS where the daemon runs"
+            )
+        return found[name]
+
+    def cancelled(self) -> bool:
+        """Whether the work is wanted no more. The process is ended soon after: for a task that wants to end tidily."""
+        with db.read(self.engine) as connection:
+            return not run_store.is_wanted(connection, self.run_id, self._claim)
+
+    def skip(self, reason: str) -> None:
+        """There is nothing to do, and nothing was done."""
+        with self.commit() as commit:
+            commit.end(RunStatus.SKIPPED, 0, reason)
 
     def fail(self, reason: str, *, retry: bool) -> None:
         """Record a failed attempt; if even that is impossible, the supervisor will."""

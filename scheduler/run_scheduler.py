@@ -103,13 +103,13 @@ def run() -> int:
     from scheduler.job_scheduler import FundJobScheduler
     from scheduler.jobs_file import load_jobs
     from scheduler.service_manager import notify
-    from scheduler.tasks import check_params
+    from scheduler.task_catalogue import require_known
 
     settings = load_settings()
     log_to(settings, "daemon.log")
     jobs = load_jobs(settings.jobs_file)
     for job in jobs.values():
-        check_params(job.task, job.params)
+        require_known(job.task, job.params)
     outlets = Outlets(channels=bool(channels_of(settings)), switch=heartbeat_of(settings) is not None)
     clock = clock_from(settings)
     with only_daemon(pid_file(settings)):
@@ -126,6 +126,7 @@ def run() -> int:
             limit=settings.max_running,
             notify=partial(notify, settings.notify_socket),
             outlets=outlets,
+            plugins=settings.plugins,
         ).start()
     return 0
 

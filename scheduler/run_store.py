@@ -36,6 +36,7 @@ class End:
     retry: bool = False
     exit_code: int | None = None
     peak_memory_kb: int | None = None
+    result: str | None = None  # JSON
 
 
 GONE = End(RunStatus.INTERRUPTED, 0, "its process is gone", retry=True)
@@ -192,6 +193,12 @@ def holds(connection: Connection, run_id: int, claim: str) -> bool:
     return connection.execute(query).first() is not None
 
 
+def is_wanted(connection: Connection, run_id: int, claim: str) -> bool:
+    """Whether the run is still ours, and nobody has cancelled it."""
+    query = select(job_run.c.id).where(_ours(run_id, claim), job_run.c.cancelled_by.is_(None))
+    return connection.execute(query).first() is not None
+
+
 def _ours(run_id: int, claim: str) -> ColumnElement[bool]:
     return and_(job_run.c.id == run_id, job_run.c.claim == claim, job_run.c.status == RunStatus.RUNNING.value)
 
@@ -224,8 +231,8 @@ def end_run(
         end.reason,
         claim,
         record_count=end.record_count,
-        exit_code=end.exit_code,
-        peak_memory_kb=end.peak_memory_kb,
+        result=end.result,
+        **_of_process(end),
     )
     if not done or current is None:
         return False
@@ -237,9 +244,8 @@ def end_run(
             started_at=current.started_at,
             finished_at=now,
             reason=end.reason and end.reason[:TEXT],
-            exit_code=end.exit_code,
             log_file=current.log_file,
-            peak_memory_kb=end.peak_memory_kb,
+            **_of_process(end),
         )
     )
     again = _next_attempt(current, end, now)
@@ -251,6 +257,10 @@ def end_run(
     last = again is None
     run_alerts.note_end(connection, current, end.status, end.record_count, end.reason, now, last=last)
     return True
+
+
+def _of_process(end: End) -> dict[str, Any]:
+    return {"exit_code": end.exit_code, "peak_memory_kb": end.peak_memory_kb}
 
 
 def _next_attempt(run: Row[Any], end: End, now: datetime) -> datetime | None:
@@ -284,10 +294,13 @@ def log_update(connection: Connection, run: Row[Any], end: End, now: datetime, *
     )
 
 
-def ready_runs(connection: Connection, now: datetime, limit: int) -> Sequence[Row[Any]]:
+def ready_runs(
+    connection: Connection, now: datetime, limit: int, *, foreign: bool = False
+) -> Sequence[Row[Any]]:
     """Queued runs that may start, oldest business date first: one per job, none of a job that runs or is paused.
 
-    What somebody asked for is started though the job's schedule is paused.
+    `foreign`: of plugins, whose tasks have a dot in their names, and no others; else none of them. What somebody asked
+    for is started though the job's schedule is paused.
     """
     other = job_run.alias()
     busy = select(other.c.id).where(other.c.active_key == job_run.c.job_id)
@@ -296,6 +309,7 @@ def ready_runs(connection: Connection, now: datetime, limit: int) -> Sequence[Ro
         job_run.c.status == RunStatus.QUEUED.value,
         or_(job_run.c.not_before.is_(None), job_run.c.not_before <= now),
         ~busy.exists(),
+        job_run.c.task.contains(".") if foreign else ~job_run.c.task.contains("."),
         or_(job_run.c.requested_by.not_in((BY_SCHEDULE, BY_SWEEP)), ~paused.exists()),
     )
     return connection.execute(ready.order_by(job_run.c.business_date, job_run.c.id).limit(limit)).all()

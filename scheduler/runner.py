@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -19,12 +20,21 @@ from sqlalchemy import Row
 
 from core import db
 from core.crash_points import arm, reached
-from core.errors import NavKeeperError
+from core.errors import NavKeeperError, PluginDisabled
 from scheduler import run_store
 from scheduler.job import RunStatus
+from scheduler.plugin_limits import (
+    PRINTED_TOO_MUCH,
+    WROTE_TOO_LONG,
+    limit_task,
+    limit_writing,
+    watch_log,
+)
+from scheduler.plugin_loading import find_task
 from scheduler.run_context import RunContext
 from scheduler.run_store import End
-from scheduler.tasks import require_task, table_of
+from scheduler.task_catalogue import is_foreign, table_of
+from scheduler.task_result import end_with
 
 GRACE_SECONDS = 10.0  # between asking a process to end and killing it
 ASKED_TO_END = 128 + signal.SIGTERM  # the exit code of a run that was
@@ -34,10 +44,10 @@ def execute(context: RunContext, run: Row[Any]) -> End:
     """Do one attempt of the run and record its end; never raises."""
     context.log.info("run %d: %s for %s", run.id, run.task, run.business_date)
     try:
-        task = require_task(run.task)
-        task.function(context, task.params.model_validate_json(run.params))
-        if context.outcome is None:
-            raise RuntimeError(f"task {run.task} returned without a commit")
+        task = find_task(context.engine, context.settings, run.task)
+        end_with(context, run.task, task.function(context, task.params.model_validate_json(run.params)))
+    except PluginDisabled as error:
+        context.skip(str(error))
     except NavKeeperError as error:
         context.log.error("%s: %s", error.code, error)
         context.fail(f"{error.code}: {error}", retry=error.retry)
@@ -46,6 +56,9 @@ def execute(context: RunContext, run: Row[Any]) -> End:
             f"usage: parameters do not fit: {error.errors(include_input=False, include_url=False)}",
             retry=False,
         )
+    except MemoryError:
+        context.log.exception("run %d failed", run.id)
+        context.fail("out_of_memory: it needed more memory than it may have", retry=False)
     except Exception as error:
         context.log.exception("run %d failed", run.id)
         context.fail(
@@ -76,6 +89,7 @@ def main(argv: list[str]) -> int:
     with db.write(engine) as connection:
         ours = run_store.hand_over(connection, run_id, claim, this_process())
         run = run_store.get_run(connection, run_id)
+        table_name = table_of(connection, run.task) if run is not None else ""
     if not ours or run is None:
         logging.getLogger(__name__).error("run %d is not ours to do", run_id)
         return 1
@@ -83,9 +97,11 @@ def main(argv: list[str]) -> int:
         arm(settings.crash_at)
     reached(f"{run.job_id}.claimed")
     clock, translate = clock_from(settings), translator(settings.language)
-    context = RunContext(
-        engine, settings, run, claim, clock, table_name=table_of(run.task), translate=translate
-    )
+    context = RunContext(engine, settings, run, claim, clock, table_name=table_name, translate=translate)
+    watch_log(partial(os._exit, PRINTED_TOO_MUCH))
+    if is_foreign(run.task):
+        limit_task()
+        limit_writing(engine, partial(os._exit, WROTE_TOO_LONG))
     with signs_of_life(engine, run_id, claim, clock, _end_own_group):
         end = execute(context, run)
     reached(f"{run.job_id}.over")

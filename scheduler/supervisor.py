@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,16 +24,28 @@ from scheduler.firing import require_calendar
 from scheduler.job import Job, RunStatus
 from scheduler.leadership import Leadership, Stillness
 from scheduler.plan import work_for
+from scheduler.plugin_limits import LOG_BYTES, LONGEST_WRITE, PRINTED_TOO_MUCH, WROTE_TOO_LONG
 from scheduler.process_identity import Process, is_daemon, peak_memory_kb, process_of
+from scheduler.run_family import environment_of, kill_escaped
 from scheduler.run_store import End
 from scheduler.runner import ASKED_TO_END, GRACE_SECONDS
-from scheduler.tasks import table_of
+from scheduler.task_catalogue import is_foreign, table_of
 
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 READY_LOOKED_AT = 100
 REMOTE_SILENCE = 60.0  # a run's process on another host beats every 10 s
 OTHER_TIMEOUT_MINUTES = 240.0  # of jobs no longer in the file
+FOREIGN_RUNS = 2  # of plugins, at once
+PRINTED = End(RunStatus.FAILED, 0, f"printed over {LOG_BYTES // 1_000_000} MB")
+OWN_LIMITS = {  # by exit code
+    PRINTED_TOO_MUCH: PRINTED,
+    WROTE_TOO_LONG: End(
+        RunStatus.FAILED,
+        0,
+        f"held the database for {LONGEST_WRITE:g} s in one transaction; write in smaller parts, read before",
+    ),
+}
 
 
 @dataclass
@@ -42,6 +55,8 @@ class Child:
     claim: str
     process: subprocess.Popen[bytes]
     deadline: float  # time.monotonic(): a jump of the clock neither ends a run nor spares it
+    log_file: Path
+    foreign: bool  # of a plugin
     peak_kb: int = 0
     end: End | None = None  # why we are ending it
     kill_at: float | None = None  # time.monotonic()
@@ -56,20 +71,28 @@ class Supervisor:
         self.logs = logs / "runs"
         self.limit = limit
         self.children: dict[int, Child] = {}
-        self.adopted = 0  # children of earlier daemons, still at work
+        self.adopted = Counter[
+            bool
+        ]()  # children of earlier daemons, still at work; by whether they are foreign
         self.ending: dict[int, End] = {}  # adopted runs that were asked to end, and why
         self.abandoned: list[subprocess.Popen[bytes]] = []  # of the time when we led, to be buried
         self.stillness = Stillness()
         self.silent: set[int] = set()  # runs that have said nothing for too long
 
     def start_queued(self, now: datetime) -> None:
-        """Claim and start the runs that are ready, oldest business date first, while there is room."""
-        if not self._room():
-            return
+        """Claim and start the runs that are ready, oldest business date first, while there is room.
+
+        Those of plugins have places of their own: none of them ever keeps a fund run waiting.
+        """
+        for foreign in (False, True):
+            if self._room(foreign=foreign):
+                self._start_queued(now, foreign=foreign)
+
+    def _start_queued(self, now: datetime, *, foreign: bool) -> None:
         with db.read(self.leader.engine) as connection:
-            ready = run_store.ready_runs(connection, now, READY_LOOKED_AT)
+            ready = run_store.ready_runs(connection, now, READY_LOOKED_AT, foreign=foreign)
         for run in ready:
-            if not self._room():
+            if not self._room(foreign=foreign):
                 return
             if run.id in self.children:  # its last attempt's process has not quite ended
                 continue
@@ -91,8 +114,10 @@ class Supervisor:
         task, params = work_for(job, json.loads(run.params), run.business_date, calendar, now)
         return {"task": task, "params": json.dumps(params)}
 
-    def _room(self) -> bool:
-        return len(self.children) + self.adopted < self.limit
+    def _room(self, *, foreign: bool) -> bool:
+        mine = sum(1 for child in self.children.values() if child.foreign == foreign)
+        limit = FOREIGN_RUNS if foreign else self.limit
+        return mine + self.adopted[foreign] < limit
 
     def _start(self, run: Row[Any], claim: str, log_file: Path, now: datetime) -> None:
         try:
@@ -104,6 +129,7 @@ class Supervisor:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
+                    env=environment_of(claim),
                     start_new_session=True,
                 )
         except OSError as error:  # no process, no disk: the claim must not outlive this attempt
@@ -113,7 +139,9 @@ class Supervisor:
                 end_for_dead(connection, run, end, now, claim)
             return
         deadline = time.monotonic() + self._timeout_minutes(run) * 60
-        self.children[run.id] = Child(run.id, run.attempt + 1, claim, process, deadline)
+        self.children[run.id] = Child(
+            run.id, run.attempt + 1, claim, process, deadline, log_file, foreign=is_foreign(run.task)
+        )
         log.info("run %d: %s for %s started, pid %d", run.id, run.job_id, run.business_date, process.pid)
         reached("child.started")
 
@@ -142,6 +170,7 @@ class Supervisor:
         if child.process.returncode is None:
             kill_group(child.process.pid, signal.SIGKILL)
             child.process.wait()
+            kill_escaped(child.claim)
 
     def any_alive(self) -> bool:
         return any(
@@ -152,6 +181,9 @@ class Supervisor:
     def _hurry(self, child: Child) -> None:
         if child.end is None and time.monotonic() >= child.deadline:
             self.terminate(child, End(RunStatus.TIMED_OUT, 0, "over its time limit", retry=True))
+        elif child.end is None and _size(child.log_file) > LOG_BYTES:
+            child.end = PRINTED
+            kill_group(child.process.pid, signal.SIGKILL)  # at once: it fills the disk
         elif child.kill_at is not None and time.monotonic() >= child.kill_at:
             kill_group(child.process.pid, signal.SIGKILL)
 
@@ -181,6 +213,8 @@ class Supervisor:
             peak_kb = max(child.peak_kb, run.peak_memory_kb or 0 if run is not None else 0)
             run_store.note_process_end(connection, child.run_id, child.attempt, code, peak_kb)
             reached("end.recorded")
+        if _size(child.log_file) > LOG_BYTES:
+            os.truncate(child.log_file, LOG_BYTES)
         log.info("run %d: process ended with %d", child.run_id, code)
 
     def recover(self, now: datetime) -> None:
@@ -189,7 +223,9 @@ class Supervisor:
             running = run_store.runs_in(connection, RunStatus.RUNNING)
         at_work = [run for run in running if self._look_at(run, now)]
         adopted = {run.id for run in at_work} - self.children.keys()
-        self.adopted = sum(1 for run in at_work if run.id in adopted and run.log_file is not None)
+        self.adopted = Counter(
+            is_foreign(run.task) for run in at_work if run.id in adopted and run.log_file is not None
+        )
         self.ending = {run_id: end for run_id, end in self.ending.items() if run_id in adopted}
         self.stillness.keep_only(
             {(what, run.id, run.attempt) for run in running for what in ("beat", "work")}
@@ -229,6 +265,7 @@ class Supervisor:
             end = unwanted or End(RunStatus.INTERRUPTED, 0, f"no sign of life from {run.host}", retry=True)
         elif here and run.log_file is not None and process.boot == self.leader.process.boot:
             _kill_leftovers(process.pid)
+            kill_escaped(run.claim)
         with self.leader.write() as connection:
             end_for_dead(connection, run, end, now)
             reached("recover.ended")
@@ -285,10 +322,14 @@ def end_for_dead(
     connection: Connection, run: Row[Any], end: End, now: datetime, claim: str | None = None
 ) -> None:
     """End a run in the name of its dead process."""
-    run_store.end_run(connection, run, end, now, claim=claim or run.claim, table_name=table_of(run.task))
+    run_store.end_run(
+        connection, run, end, now, claim=claim or run.claim, table_name=table_of(connection, run.task)
+    )
 
 
 def _verdict(code: int) -> End:
+    if code in OWN_LIMITS:
+        return OWN_LIMITS[code]
     if code < 0 or code == ASKED_TO_END:
         number = -code if code < 0 else signal.SIGTERM
         names = {known.value: known.name for known in signal.Signals}
@@ -296,6 +337,13 @@ def _verdict(code: int) -> End:
         return End(RunStatus.INTERRUPTED, 0, reason, retry=True)
     reason = f"its process ended with exit code {code} before it could record why; see its log"
     return End(RunStatus.FAILED, 0, reason, retry=True)
+
+
+def _size(log_file: Path) -> int:
+    try:
+        return log_file.stat().st_size
+    except OSError:
+        return 0
 
 
 def _has_ended(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""TASKS: what can be run, by name. The only bridge from the machinery to the domain.
+"""What the fund tasks do (scheduler.fund_plugin names them): the bridge from the machinery to the domain.
 
 The domain is imported inside the functions: the daemon and the dashboard know the names without
 loading pandas.
@@ -6,30 +6,23 @@ loading pandas.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
 from sqlalchemy import func, select
 
 from core import db
 from core.crash_points import reached
-from core.errors import BatchRejected, NavKeeperError, NotPublished, NotReady, UsageError
+from core.errors import BatchRejected, NavKeeperError, NotPublished, NotReady
 from core.schema import fund_metrics
 from core.trading_calendar import SHANGHAI, TradingCalendar
 from scheduler import run_store
 from scheduler.backfill_task import BackfillParams, backfill_nav
-from scheduler.backup_task import back_up
 from scheduler.cluster import measure_everything
-from scheduler.housekeeping import SIZE, cleanup, monthly_report, size_watch
 from scheduler.job import DONE_WELL, ENDED_BADLY, PENDING, RunStatus
-from scheduler.reference_task import ReferenceParams, collect_reference
-from scheduler.repair_task import RepairParams, repair_history
 from scheduler.retry import RetryPolicy
-from scheduler.second_task import compare_sources
 from scheduler.sources import make_source
 from scheduler.task_params import InstantText, Params, SourceParams
 from scheduler.task_parts import RULES_FILE, calendar_of, merged_status
@@ -55,14 +48,6 @@ class ValidateParams(Params):
 class MetricsParams(Params):
     fund_codes: tuple[str, ...] | None = None
     as_of: InstantText | None = None  # from what was known then
-
-
-@dataclass(frozen=True)
-class Task:
-    name: str
-    function: Callable[[RunContext, Any], None]
-    params: type[Params]
-    table_name: str  # what data_update_log names
 
 
 def pipeline_for(engine: Engine, calendar: TradingCalendar) -> DataPipeline:
@@ -375,46 +360,3 @@ def recalculate_newest(
     """As `recalculate`, for the newest date that metrics were calculated for."""
     newest = connection.scalar(select(func.max(fund_metrics.c.calc_date)))
     return None if newest is None else recalculate(connection, newest, now, funds, requested_by)
-
-
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task("collect_nav", collect_nav, SourceParams, "tmp_fund_nav"),
-        Task("validate_nav", validate_nav, ValidateParams, "fund_nav"),
-        Task("calculate_metrics", calculate_metrics, MetricsParams, "fund_metrics"),
-        Task("weekly_full_calc", weekly_full_calc, Params, "fund_metrics"),
-        Task("backfill_nav", backfill_nav, BackfillParams, "fund_nav"),
-        Task("compare_sources", compare_sources, SourceParams, "tmp_fund_nav"),
-        Task("sweep_nav", sweep_nav, SourceParams, "fund_nav"),
-        Task("repair_history", repair_history, RepairParams, "fund_nav"),
-        Task("collect_reference", collect_reference, ReferenceParams, "fund_event"),
-        Task("cleanup", cleanup, Params, "expired"),
-        Task("size_watch", size_watch, Params, SIZE),
-        Task("monthly_report", monthly_report, Params, "monthly"),
-        Task("back_up", back_up, Params, "backup"),
-    )
-}
-
-
-def require_task(name: str) -> Task:
-    """Raises UsageError naming the tasks there are."""
-    if name not in TASKS:
-        raise UsageError(f"unknown task {name!r}; there are {', '.join(TASKS)}")
-    return TASKS[name]
-
-
-def table_of(name: str) -> str:
-    """What data_update_log names for a task; an unknown task by its own name."""
-    return TASKS[name].table_name if name in TASKS else name
-
-
-def check_params(task: str, params: dict[str, Any]) -> None:
-    """Raises UsageError naming what is wrong with the parameters and what the task has."""
-    model = require_task(task).params
-    try:
-        model.model_validate_json(json.dumps(params))  # as the run will read them
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        known = ", ".join(model.model_fields) or "none"
-        raise UsageError(f"{task} cannot take these parameters: {wrong}. It has: {known}") from None

@@ -37,6 +37,9 @@ STYLES = {
     "REFUSED": "red",
     "HELD": "yellow",
     "RELEASED": "green",
+    "ENABLED": "green",
+    "DISABLED": "dim",
+    "NOT ALLOWED": "dim",
     "UP": "red",  # as everywhere in China
     "DOWN": "green",
 }
@@ -70,6 +73,10 @@ WORDS = {
     "COMPARED": N_("COMPARED"),
     "HELD": N_("HELD"),
     "RELEASED": N_("RELEASED"),
+    "ENABLED": N_("ENABLED"),
+    "DISABLED": N_("DISABLED"),
+    "UNKNOWN": N_("UNKNOWN"),
+    "NOT ALLOWED": N_("NOT ALLOWED"),
 }
 # core/fund_category.py
 CATEGORIES = {
@@ -125,12 +132,15 @@ JOBS = {
 CODES = {
     "already_running": N_("already_running"),
     "backup_unusable": N_("backup_unusable"),
+    "bad_result": N_("bad_result"),
     "batch_rejected": N_("batch_rejected"),
     "claim_lost": N_("claim_lost"),
     "cluster_mismatch": N_("cluster_mismatch"),
     "cluster_unavailable": N_("cluster_unavailable"),
     "configuration": N_("configuration"),
     "database_unavailable": N_("database_unavailable"),
+    "plugin_disabled": N_("plugin_disabled"),
+    "plugin_unavailable": N_("plugin_unavailable"),
     "cache_unavailable": N_("cache_unavailable"),
     "error": N_("error"),
     "internal_error": N_("internal_error"),

@@ -12,12 +12,12 @@ from config.settings import load_settings
 from core import db
 from core.standin import StandinServer
 from scheduler import run_store
+from scheduler.fund_plugin import TASKS as KNOWN
 from scheduler.job import RunStatus
 from scheduler.process_identity import this_process
 from scheduler.run_context import RunContext, no_progress
 from scheduler.run_store import End
 from scheduler.runner import execute
-from scheduler.tasks import table_of
 from tests.daemon import at
 
 TASKS = {
@@ -82,7 +82,7 @@ class Nights:
             run,
             claim,
             self.clock,
-            table_name=table_of(run.task),
+            table_name=KNOWN[run.task].table_name,
             translate=str,
             progress=progress,
         )

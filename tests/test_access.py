@@ -77,6 +77,8 @@ WHO = {
     "GET /api/v1/alerts/<alert>": "viewer",
     "POST /api/v1/alerts/<alert>/silence": "admin",
     "POST /api/v1/alerts/<alert>/unsilence": "admin",
+    "GET /api/v1/plugins": "viewer",
+    "GET /api/v1/tasks": "viewer",
     "GET /api/v1/chain": "viewer",
     "GET /api/v1/etl/status": "viewer",
     "GET /api/v1/quality": "viewer",

@@ -81,6 +81,7 @@ def test_a_line_per_check(
             "disk": "ok  ",
             "source": "ok  ",
             "alerts": "warn",
+            "plugins": "ok  ",
         }.items()
     ]
 

@@ -11,9 +11,9 @@ import pytest
 from core.errors import ConfigurationError
 from core.trading_calendar import SHANGHAI, TradingCalendar
 from scheduler.chain import decide
+from scheduler.fund_plugin import TASKS
 from scheduler.job import Job, RunStatus
 from scheduler.jobs_file import JOBS_FILE, load_jobs
-from scheduler.tasks import TASKS
 from tests.example_batch import SESSIONS
 
 COLLECT = '[collect]\ntask = "collect_nav"\ncron = { day_of_week = "mon-fri", hour = 19 }\n'

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, insert, update
@@ -17,6 +18,7 @@ from core import db
 from core.schema import fund_info, fund_series, job_run, metadata
 from core.trading_calendar import load_calendar
 from scheduler.coverage import coverage_by_type
+from scheduler.fund_plugin import TASKS
 from scheduler.health_check import create_health_app
 from scheduler.job import Job
 from scheduler.jobs_file import load_jobs
@@ -156,8 +158,12 @@ def test_recent_runs_are_those_of_the_newest_dates_oldest_first(filled: Engine) 
     assert recent_runs(filled, ["collect"], NOW, 14)["collect"][0]["status"] == "FAILED"
 
 
+def schema(task: str) -> dict[str, Any]:
+    return TASKS[task].params.model_json_schema()
+
+
 def test_parameters_as_fields_and_back() -> None:
-    assert fields_of("backfill_nav", {"fund_type": "bond"}) == [
+    assert fields_of(schema("backfill_nav"), {"fund_type": "bond"}) == [
         Field("source", "text", None),
         Field("fund_codes", "list", None),
         Field("fund_type", "text", "bond"),
@@ -165,8 +171,8 @@ def test_parameters_as_fields_and_back() -> None:
         Field("end", "date", None),
         Field("unless_stored", "flag", False),
     ]
-    assert [field.kind for field in fields_of("repair_history", {})] == ["text", "number", "number"]
-    assert fields_of("weekly_full_calc", {}) == []
+    assert [field.kind for field in fields_of(schema("repair_history"), {})] == ["text", "number", "number"]
+    assert fields_of(schema("weekly_full_calc"), {}) == []
     typed = {
         "param_fund_codes": " 000001,000002 ，000003",
         "param_start": "2025-12-01",
@@ -175,12 +181,12 @@ def test_parameters_as_fields_and_back() -> None:
         "param_colour": "red",
         "start": "not a parameter",
     }
-    assert params_from("backfill_nav", typed) == {
+    assert params_from(schema("backfill_nav"), typed) == {
         "fund_codes": ["000001", "000002", "000003"],
         "start": "2025-12-01",
         "unless_stored": True,
     }
-    assert params_from("repair_history", {"param_max_funds": "5", "param_sessions": "many"}) == {
+    assert params_from(schema("repair_history"), {"param_max_funds": "5", "param_sessions": "many"}) == {
         "max_funds": 5,
         "sessions": "many",  # the daemon says what is wrong with it
     }

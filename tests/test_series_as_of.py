@@ -36,7 +36,8 @@ from core.sources.base import FundInfo, IndexClose, NavRow
 from core.standin import Market, StandinServer, simulated_market
 from core.trading_calendar import library_sessions
 from scheduler.job import RunStatus
-from scheduler.tasks import MetricsParams, check_params
+from scheduler.task_catalogue import require_known
+from scheduler.tasks import MetricsParams
 from tests.daemon import DaemonProcess, at
 from tests.nights import Nights
 from tests.test_command_line import in_english, lines, refused
@@ -193,7 +194,7 @@ def test_instants_are_read_as_nav_show_reads_them(shell: DaemonProcess) -> None:
     )
     assert naive.as_of == aware.as_of == at(date(2026, 1, 5), 20)
     with pytest.raises(UsageError, match=r"as_of.*'2026-01-05' is no instant"):
-        check_params("calculate_metrics", {"as_of": "2026-01-05"})
+        require_known("calculate_metrics", {"as_of": "2026-01-05"})
 
 
 class Merges:

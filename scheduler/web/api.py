@@ -15,7 +15,15 @@ from flask import Flask, g, request
 
 from core import db
 from core.errors import NoDaemon, UsageError
-from scheduler import alert_listing, commands, listing, metrics_listing, nav_listing, quality
+from scheduler import (
+    alert_listing,
+    commands,
+    listing,
+    metrics_listing,
+    nav_listing,
+    plugin_listing,
+    quality,
+)
 from scheduler.overview import collect_overview
 from scheduler.web import market, params, records
 from scheduler.web.access import Access, Role
@@ -132,6 +140,15 @@ class Api:
         """A command and its answer, None where there is none of that number."""
         found = listing.list_commands(self.engine, 1, number + 1)
         return found[0] if found and found[0]["command"] == number else None
+
+    # Plugins
+
+    def list_plugins(self, _asked: params.NoParams) -> Rows:
+        return Rows(plugin_listing.list_plugins(self.engine))
+
+    def list_tasks(self, _asked: params.NoParams) -> Rows:
+        """What jobs can run; `params` is the JSON Schema of the parameters."""
+        return Rows(plugin_listing.list_tasks(self.engine))
 
     # Alerts
 
@@ -284,6 +301,8 @@ class Api:
             Route("POST", "/runs/{run}/retry", self.retry, run, records.Command, problems=of_run),
             Route("GET", "/events", self.list_events, params.AskedEvents, Page[records.Event]),
             Route("GET", "/commands", self.list_commands, params.AskedCommands, Page[records.Command]),
+            Route("GET", "/plugins", self.list_plugins, nothing, Page[records.Plugin]),
+            Route("GET", "/tasks", self.list_tasks, nothing, Page[records.Task]),
             Route("GET", "/chain", self.chain, nothing, records.Chain),
             Route("GET", "/etl/status", self.etl_status, nothing, records.EtlStatus),
         ]

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any, NamedTuple
 
-from scheduler.tasks import require_task
 from scheduler.web.problems import Problem
 
 PREFIX = "param_"  # so that no parameter meets a field of the form's own
@@ -19,9 +18,9 @@ class Field(NamedTuple):
     value: Any  # what the task uses unless told
 
 
-def fields_of(task: str, given: Mapping[str, Any]) -> list[Field]:
-    """One a parameter; `given` are those of the job."""
-    properties = require_task(task).params.model_json_schema()["properties"] if task else {}
+def fields_of(schema: Mapping[str, Any], given: Mapping[str, Any]) -> list[Field]:
+    """One a parameter of a task's JSON Schema; `given` are those of the job."""
+    properties = schema.get("properties", {})
     return [
         Field(name, _kind(schema), given.get(name, schema.get("default")))
         for name, schema in properties.items()
@@ -36,11 +35,11 @@ def _kind(schema: Mapping[str, Any]) -> str:
     return {"boolean": "flag", "integer": "number", "array": "list"}.get(str(part.get("type")), "text")
 
 
-def params_from(task: str, form: Mapping[str, str]) -> dict[str, Any]:
+def params_from(schema: Mapping[str, Any], form: Mapping[str, str]) -> dict[str, Any]:
     """What was filled in; what was left empty is left to the task. The daemon checks the values."""
     typed = {
         field.name: _read(field.kind, form.get(PREFIX + field.name, "").strip())
-        for field in fields_of(task, {})
+        for field in fields_of(schema, {})
     }
     return {name: value for name, value in typed.items() if value is not None}
 

@@ -101,6 +101,7 @@ class RunDetail(Run):
     exit_code: int | None
     peak_memory_kb: int | None
     log_file: str | None
+    result: dict[str, Any] | None
     attempts: list[Attempt]
     events: list[Change]
 
@@ -110,6 +111,34 @@ class Log(Record):
     attempt: int
     log_file: str
     text: str
+
+
+class Plugin(Record):
+    plugin: str
+    source: str
+    version: str | None
+    name: str
+    description: str
+    state: str
+    reason: str | None
+    origin: str
+    tasks: list[str]
+    requires: list[str]
+    tables: list[str]
+    schema_version: int
+    changed_by: str | None
+    changed_at: datetime | None
+    probed_at: datetime | None
+
+
+class Task(Record):
+    task: str
+    plugin: str
+    state: str
+    name: str
+    description: str
+    table: str
+    params: dict[str, Any]
 
 
 class Job(Record):
