@@ -54,6 +54,7 @@ job_run = Table(
     Column("progress_at", Instant, comment="when the work last said that it goes on"),
     Column("absent_seconds", Integer, nullable=False, server_default="0", comment="while no daemon led"),
     Column("cancelled_by", String(64), comment="who wants it to end; it becomes CANCELLED"),
+    Column("result", Text, comment="JSON: what came of it"),
     UniqueConstraint("job_id", "scheduled_for"),
     Index(None, "status"),
     Index(None, "job_id", "business_date"),

@@ -184,14 +184,14 @@ def _look(
 ) -> None:
     from config.translation import translator
     from scheduler import listing, listing_text
-    from scheduler.jobs_file import load_jobs
+    from scheduler.jobs import all_jobs
     from scheduler.monitor import readable
 
     def jobs() -> list[Record]:
-        return listing.list_jobs(observer, load_jobs(settings.jobs_file), clock())
+        return listing.list_jobs(observer, all_jobs(settings.jobs_file, observer), clock())
 
     def plan() -> list[Record]:
-        known = load_jobs(settings.jobs_file)
+        known = all_jobs(settings.jobs_file, observer)
         return listing.list_plan(observer, known, clock(), options.days, options.job)
 
     looks: dict[tuple[str, str | None], tuple[Callable[[], list[Record]], listing_text.Draw]] = {

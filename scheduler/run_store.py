@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -144,9 +144,22 @@ def claim_run(
     process: Process,
     now: datetime,
     log_file: str | None = None,
+    slots: int = 1,
     **changes: Any,
 ) -> str | None:
-    """QUEUED -> RUNNING for this process; its claim, or None if the job runs already or another was faster."""
+    """QUEUED -> RUNNING for this process; its claim, or None if another was faster, or as many of the job run already
+    as it has slots."""
+    for slot in range(1, slots + 1):
+        key = run.job_id if slot == 1 else f"{run.job_id}:{slot}"
+        claim = _claim_slot(connection, run, key, process, now, log_file=log_file, **changes)
+        if claim is not None:
+            return claim
+    return None
+
+
+def _claim_slot(
+    connection: Connection, run: Row[Any], key: str, process: Process, now: datetime, **changes: Any
+) -> str | None:
     claim = str(uuid.uuid4())
     try:
         with connection.begin_nested():
@@ -156,7 +169,7 @@ def claim_run(
                 RunStatus.QUEUED,
                 RunStatus.RUNNING,
                 now,
-                active_key=run.job_id,
+                active_key=key,
                 attempt=run.attempt + 1,
                 first_started_at=run.first_started_at or now,
                 started_at=now,
@@ -167,11 +180,10 @@ def claim_run(
                 progress_text=None,
                 progress_item=None,
                 not_before=None,
-                log_file=log_file,
                 **_claimed_by(claim, process),
                 **changes,
             )
-    except IntegrityError:  # active_key: another run of the job is RUNNING
+    except IntegrityError:  # active_key: another run of the job is RUNNING in this slot
         return None
     return claim if done else None
 
@@ -284,21 +296,32 @@ def log_update(connection: Connection, run: Row[Any], end: End, now: datetime, *
     )
 
 
-def ready_runs(connection: Connection, now: datetime, limit: int) -> Sequence[Row[Any]]:
-    """Queued runs that may start, oldest business date first: one per job, none of a job that runs or is paused.
+def ready_runs(
+    connection: Connection, now: datetime, limit: int, slots: Mapping[str, int] | None = None
+) -> Sequence[Row[Any]]:
+    """Queued runs that may start, oldest business date first: none of a job that runs or is paused.
 
-    What somebody asked for is started though the job's schedule is paused.
+    What somebody asked for is started though the job's schedule is paused. `slots`: how many runs at once, of the jobs
+    that may have more than one.
     """
+    roomy = _with_room(connection, slots) if slots else []
     other = job_run.alias()
     busy = select(other.c.id).where(other.c.active_key == job_run.c.job_id)
     paused = select(job_pause.c.job_id).where(job_pause.c.job_id == job_run.c.job_id)
     ready = select(job_run).where(
         job_run.c.status == RunStatus.QUEUED.value,
         or_(job_run.c.not_before.is_(None), job_run.c.not_before <= now),
-        ~busy.exists(),
+        or_(~busy.exists(), job_run.c.job_id.in_(roomy)),
         or_(job_run.c.requested_by.not_in((BY_SCHEDULE, BY_SWEEP)), ~paused.exists()),
     )
     return connection.execute(ready.order_by(job_run.c.business_date, job_run.c.id).limit(limit)).all()
+
+
+def _with_room(connection: Connection, slots: Mapping[str, int]) -> list[str]:
+    running = and_(job_run.c.status == RunStatus.RUNNING.value, job_run.c.job_id.in_(list(slots)))
+    query = select(job_run.c.job_id, func.count()).where(running).group_by(job_run.c.job_id)
+    taken = {row[0]: row[1] for row in connection.execute(query)}
+    return [job for job, most in slots.items() if taken.get(job, 0) < most]
 
 
 def note_progress(
@@ -420,6 +443,13 @@ def was_done(connection: Connection, task: str, business_date: date) -> bool:
     good = job_run.c.status.in_([status.value for status in DONE_WELL])
     query = select(job_run.c.id).where(job_run.c.task == task, job_run.c.business_date == business_date, good)
     return connection.execute(query.limit(1)).first() is not None
+
+
+def is_updated(connection: Connection, table_name: str, business_date: date) -> bool:
+    """Whether data_update_log has a success of the table for the date."""
+    log = data_update_log.c
+    done = and_(log.table_name == table_name, log.update_date == business_date, log.status == "SUCCESS")
+    return connection.execute(select(log.id).where(done).limit(1)).first() is not None
 
 
 def fires_recorded(connection: Connection, job_id: str, since: datetime) -> set[datetime]:
