@@ -93,16 +93,16 @@ class UsageError(NavKeeperError):
 class JobRefused(UsageError):
     """The definition of a job is wrong; `field` is the key meant, the message says what it may be.
 
-    `exists`: not its definition is wrong, but another job is in the way.
+    `conflict`: a code of its own where not the definition is wrong, but another job is in the way.
     """
 
     code = "job_refused"
 
-    def __init__(self, field: str, message: str, job: str | None = None, *, exists: bool = False) -> None:
+    def __init__(self, field: str, message: str, job: str | None = None, *, conflict: str = "") -> None:
         super().__init__(message)
         self.field = field
         self.job = job
-        self.exists = exists
+        self.conflict = conflict
 
 
 class UnknownJob(UsageError):

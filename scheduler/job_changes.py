@@ -47,7 +47,9 @@ def create_job(
         allowed = "lower-case letters, digits, _ . and -, 64 at most, a letter or digit first"
         raise JobRefused("job", f"job = {job_id!r} is not allowed: {allowed}")
     if job_id in {name.lower() for name in of_file}:
-        raise JobRefused("job", f"the jobs file has a job {job_id!r}; take another name", exists=True)
+        raise JobRefused(
+            "job", f"the jobs file has a job {job_id!r}; take another name", conflict="job_exists"
+        )
     table = _given(table, asked.now)
     _fill_exchange(engine, job_of(job_id, table), asked.now)
     with db.write(engine) as connection:
@@ -106,7 +108,9 @@ def delete_job(engine: Engine, of_file: Mapping[str, Job], job_id: str, asked: A
         )
         if needing:
             raise JobRefused(
-                "job", f"{', '.join(needing)} need {job_id}; change or delete them first", exists=True
+                "job",
+                f"{', '.join(needing)} need {job_id}; change or delete them first",
+                conflict="job_needed",
             )
         version = job_store.change_job(
             connection, row, None, asked.by, asked.now, asked.reason, counts_from=row.counts_from
@@ -118,7 +122,9 @@ def delete_job(engine: Engine, of_file: Mapping[str, Job], job_id: str, asked: A
 def _row(connection: Connection, of_file: Mapping[str, Job], job_id: str, asked: Asked) -> Row[Any]:
     if job_id in of_file:
         raise JobRefused(
-            "job", f"{job_id} comes from the jobs file: change it there, and restart the daemon", exists=True
+            "job",
+            f"{job_id} comes from the jobs file: change it there, and restart the daemon",
+            conflict="job_in_file",
         )
     row = job_store.find_job(connection, job_id)
     if row is None:

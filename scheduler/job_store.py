@@ -72,7 +72,9 @@ def add_job(
     except IntegrityError:
         free = False
     if not free:
-        raise JobRefused("job", f"there is a job {job_id!r} already; main.py jobs show {job_id}", exists=True)
+        raise JobRefused(
+            "job", f"there is a job {job_id!r} already; main.py jobs show {job_id}", conflict="job_exists"
+        )
     _note(connection, job_id, version, definition, by, now, reason)
     return version
 
