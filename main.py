@@ -25,7 +25,7 @@ ACTIONS = {
     "health": "serve the web pages, /health, /metrics and the REST API",
     "token": "a new token for the REST API, and its hash for the settings",
     "status": "one line: is the data complete?",
-    "jobs": "the jobs: list, pause, resume, trigger; what is planned; who asked for what",
+    "jobs": "the jobs: list, create, change, delete, show, pause, trigger; what is planned; who asked for what",
     "runs": "the runs: list, show, log, cancel, retry",
     "quality": "the evidence of a night: gates, rules, quarantine, corrections, what is late",
     "report": "the week as a page, as JSON or as Markdown for a chat",

@@ -90,6 +90,33 @@ class UsageError(NavKeeperError):
     code = "usage"
 
 
+class JobRefused(UsageError):
+    """The definition of a job is wrong; `field` is the key meant, the message says what it may be.
+
+    `conflict`: a code of its own where not the definition is wrong, but another job is in the way.
+    """
+
+    code = "job_refused"
+
+    def __init__(self, field: str, message: str, job: str | None = None, *, conflict: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+        self.job = job
+        self.conflict = conflict
+
+
+class UnknownJob(UsageError):
+    """There is no job of this name."""
+
+    code = "unknown_job"
+
+
+class JobChanged(UsageError):
+    """Somebody else has changed the job since it was looked at; look again."""
+
+    code = "job_changed"
+
+
 class ConfigurationError(NavKeeperError):
     """A setting or configuration file is wrong; names the key, the value and what is allowed."""
 

@@ -39,6 +39,12 @@ from core.column_types import (
     Instant as Instant,
     metadata as metadata,
 )
+from core.job_tables import (
+    exchange_day as exchange_day,
+    job as job,
+    job_change as job_change,
+    job_version as job_version,
+)
 from core.metric_columns import COLUMNS as METRIC_COLUMNS
 from core.plugin_tables import plugin as plugin, plugin_source as plugin_source
 from core.rank_columns import COMPONENT_COLUMNS, RANK_COLUMNS, worked_out

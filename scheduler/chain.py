@@ -1,9 +1,9 @@
-"""Runs that need other runs: they wait, are blocked, are released. A clock gap is never the dependency."""
+"""Runs that need other runs, or fresh data: they wait, are blocked, released. A clock gap is never the dependency."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -12,35 +12,52 @@ from sqlalchemy import Connection, Row
 from core import db
 from core.crash_points import reached
 from scheduler import run_alerts, run_store
+from scheduler.condition import Need
 from scheduler.job import DONE_WELL, PENDING, Job, RunStatus
 from scheduler.leadership import Leadership
 
 log = logging.getLogger(__name__)
 GIVEN_UP_FOR_GOOD = timedelta(days=10)
 Decision = tuple[RunStatus, str | None]
+PLAIN = Need()
 
 
-def decide(job: Job, waited: timedelta, upstream: Mapping[str, RunStatus | None]) -> Decision:
+def decide(
+    job: Job,
+    waited: timedelta,
+    upstream: Mapping[str, RunStatus | None],
+    unmet: Mapping[str, str] | None = None,
+    *,
+    stale: bool = False,
+) -> Decision:
     """What becomes of a WAITING or BLOCKED run of `job`, given the state of each job it needs.
 
-    `upstream`: the state of the run that counts for the same business date, None if there is none.
+    `upstream`: the state of the run that counts for the same business date, None if there is none. `unmet`: why the
+    result of one that has ended is not as the job asks. `stale`: the table it needs has not been updated yet.
     A failure blocks; a later success of the failed run releases. Waiting ends after job.wait_hours.
     """
     late = waited > timedelta(hours=job.wait_hours)
     for need, status in upstream.items():
-        if status is RunStatus.SKIPPED:
-            return RunStatus.SKIPPED, f"{need} was skipped"
+        why = _not_for_us(need, job.conditions.get(need, PLAIN), status) or (unmet or {}).get(need)
+        if why:
+            return RunStatus.SKIPPED, why
     for need, status in upstream.items():
-        if status is not None and status not in DONE_WELL and status not in PENDING:
+        wanted = job.conditions.get(need, PLAIN)
+        if status is not None and status not in wanted.accepted and status not in PENDING:
             blocked = f"{need} is {status.value}"
             return (
                 (RunStatus.SKIPPED, f"{blocked} after {job.wait_hours:g} h")
                 if late
                 else (RunStatus.BLOCKED, blocked)
             )
-        if status is RunStatus.BLOCKED and not late:
+        if status is RunStatus.BLOCKED and wanted.when in SUCCEEDED and not late:
             return RunStatus.BLOCKED, f"{need} is BLOCKED"
-    waiting = [need for need, status in upstream.items() if status not in DONE_WELL]
+    waiting = [
+        need
+        for need, status in upstream.items()
+        if status is None or status not in job.conditions.get(need, PLAIN).accepted
+    ]
+    waiting += [job.fresh] if stale and job.fresh else []
     if not waiting:
         return RunStatus.QUEUED, None
     if late:
@@ -48,7 +65,38 @@ def decide(job: Job, waited: timedelta, upstream: Mapping[str, RunStatus | None]
     return RunStatus.WAITING, f"waiting for {', '.join(waiting)}"
 
 
+SUCCEEDED = ("success", "partial")
+
+
+def _not_for_us(need: str, wanted: Need, status: RunStatus | None) -> str | None:
+    """Why a run that has ended for good means that this one is not meant: a holiday up there, the other branch."""
+    if status is None or status in PENDING or status in wanted.accepted:
+        return None
+    if status is RunStatus.SKIPPED:
+        return f"{need} was skipped"
+    if status in DONE_WELL or wanted.when not in SUCCEEDED:
+        return f"{need} is {status.value}; this is only for {wanted.when}"
+    return None
+
+
 Upstream = dict[str, Row[Any] | None]
+
+
+def _unmet(job: Job, upstream: Upstream) -> dict[str, str]:
+    """Of the runs that ended as the job asks: whose result is not as it asks, and why."""
+    found = {}
+    for need, wanted in job.conditions.items():
+        run = upstream.get(need)
+        if wanted.where is None or run is None or RunStatus(run.status) not in wanted.accepted:
+            continue
+        why = wanted.where.unmet(run.record_count, run.result)
+        if why:
+            found[need] = f"{need}: {why}"
+    return found
+
+
+def _states(upstream: Upstream) -> dict[str, RunStatus | None]:
+    return {need: RunStatus(other.status) if other else None for need, other in upstream.items()}
 
 
 class _Upstreams:
@@ -64,21 +112,28 @@ class _Upstreams:
                 self._seen[need, day] = run_store.deciding_run(self._connection, need, day)
         return {need: self._seen[need, day] for need in job.needs}
 
+    def decide(self, job: Job, day: date, waited: timedelta) -> tuple[Decision, Upstream]:
+        upstream = self.of(job, day)
+        stale = job.fresh is not None and not run_store.is_updated(self._connection, job.fresh, day)
+        return decide(job, waited, _states(upstream), _unmet(job, upstream), stale=stale), upstream
 
-def release_waiting(leader: Leadership, jobs: Mapping[str, Job], now: datetime) -> None:
-    """Move the runs that wait for others, as far as the others let them."""
+
+def release_waiting(
+    leader: Leadership, jobs: Mapping[str, Job], now: datetime, broken: Collection[str] = ()
+) -> None:
+    """Move the runs that wait for others, as far as the others let them; those of `broken` jobs stay as they are."""
     moves: list[tuple[Row[Any], Decision, Upstream]] = []
     with db.read(leader.engine) as connection:
         upstreams = _Upstreams(connection)
         for run in run_store.runs_in(connection, RunStatus.WAITING, RunStatus.BLOCKED):
             job = jobs.get(run.job_id)
-            if job is None:
-                moves.append((run, (RunStatus.SKIPPED, "its job is no longer in the jobs file"), {}))
+            if job is None and run.job_id in broken:
                 continue
-            upstream = upstreams.of(job, run.business_date)
-            states = {need: RunStatus(other.status) if other else None for need, other in upstream.items()}
+            if job is None:
+                moves.append((run, (RunStatus.SKIPPED, "its job is no longer there"), {}))
+                continue
             waited = now - run.queued_at - timedelta(seconds=run.absent_seconds)
-            decision = decide(job, waited, states)
+            decision, upstream = upstreams.decide(job, run.business_date, waited)
             if decision[0].value != run.status:
                 moves.append((run, decision, upstream))
     if not moves:
@@ -105,7 +160,7 @@ def release_given_up(leader: Leadership, jobs: Mapping[str, Job], now: datetime)
         late = [
             run
             for run in run_store.skipped_since(connection, now - GIVEN_UP_FOR_GOOD, chained)
-            if _done_after(run, upstreams.of(jobs[run.job_id], run.business_date))
+            if _done_after(run, *upstreams.decide(jobs[run.job_id], run.business_date, timedelta()))
         ]
     if not late:
         return
@@ -118,9 +173,10 @@ def release_given_up(leader: Leadership, jobs: Mapping[str, Job], now: datetime)
             log.info("run %d: %s is QUEUED: %s", run.id, run.job_id, why)
 
 
-def _done_after(run: Row[Any], upstream: Upstream) -> bool:
+def _done_after(run: Row[Any], decision: Decision, upstream: Upstream) -> bool:
+    """Whether it may go now because of something that succeeded since; a holiday's SKIPPED stays what it is."""
     others = [other for other in upstream.values() if other is not None and other.status in DONE_WELL]
-    return len(others) == len(upstream) and any(other.finished_at > run.finished_at for other in others)
+    return decision[0] is RunStatus.QUEUED and any(other.finished_at > run.finished_at for other in others)
 
 
 def _stands_in_the_way(run: Row[Any]) -> bool:

@@ -383,12 +383,12 @@ class Command:
     def status(self) -> int:
         """One line for scripts: the verdict, why, and what to type. 0 only if all is well."""
         from config.translation import translator
-        from scheduler.jobs_file import load_jobs
+        from scheduler.jobs import all_jobs
         from scheduler.monitor import verdict_line
         from scheduler.overview import collect_overview, observer_engine
 
         engine = observer_engine(self.settings.database_url())
-        overview = collect_overview(engine, load_jobs(self.settings.jobs_file), self.clock())
+        overview = collect_overview(engine, all_jobs(self.settings.jobs_file, engine), self.clock())
         if self.options.json:
             print(json.dumps(overview.as_json(), ensure_ascii=False))
         else:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from scheduler import job_line
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
@@ -96,6 +98,7 @@ def _jobs(parser: argparse.ArgumentParser, words: Any) -> None:
         metavar="KEY=VALUE",
         help="a parameter of its task, as JSON or text (again for more), such as fund_codes='[\"000001\"]'",
     )
+    job_line.add_words(words, _word, _name)
     word = _word(words, "plan", "every run that falls due, and why some will be skipped")
     word.add_argument(
         "--days", type=as_number(LONGEST_PLAN), default=30, metavar="N", help="how far ahead (30)"
@@ -143,7 +146,10 @@ def do(action: str, options: argparse.Namespace, settings: Settings) -> int:
         sys.stdout.reconfigure(errors="replace")
     clock = clock_from(settings)
     observer = observer_engine(settings.database_url())
-    if options.word in COMMANDS:
+    if action == "jobs" and options.word in job_line.WORDS:
+        does = job_line.look if options.word in ("show", "export") else job_line.change
+        does(options, settings, observer, clock)
+    elif options.word in COMMANDS:
         _command(options, settings, observer, clock)
     else:
         _look(action, options, settings, observer, clock)
@@ -184,14 +190,14 @@ def _look(
 ) -> None:
     from config.translation import translator
     from scheduler import listing, listing_text
-    from scheduler.jobs_file import load_jobs
+    from scheduler.jobs import all_jobs
     from scheduler.monitor import readable
 
     def jobs() -> list[Record]:
-        return listing.list_jobs(observer, load_jobs(settings.jobs_file), clock())
+        return listing.list_jobs(observer, all_jobs(settings.jobs_file, observer), clock())
 
     def plan() -> list[Record]:
-        known = load_jobs(settings.jobs_file)
+        known = all_jobs(settings.jobs_file, observer)
         return listing.list_plan(observer, known, clock(), options.days, options.job)
 
     looks: dict[tuple[str, str | None], tuple[Callable[[], list[Record]], listing_text.Draw]] = {

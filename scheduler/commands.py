@@ -72,6 +72,7 @@ def ask(
     run_id: int | None = None,
     business_date: date | None = None,
     params: dict[str, Any] | None = None,
+    status: str = WAITS,
 ) -> int:
     """Put a command before the daemon; its id."""
     values = {
@@ -83,9 +84,26 @@ def ask(
         "requested_by": requested_by[:NAME],
         "requested_at": now,
         "expires_at": now + LIFE,
-        "status": WAITS,
+        "status": status,
     }
     return db.new_id(connection.execute(insert(job_command).values(values)))
+
+
+def note_done(
+    connection: Connection,
+    action: str,
+    job_id: str,
+    by: str,
+    now: datetime,
+    answer: str,
+    params: dict[str, Any] | None = None,
+) -> None:
+    """What somebody did without the daemon, for the audit trail."""
+    command_id = ask(
+        connection, action=action, requested_by=by, now=now, job_id=job_id, params=params, status=DONE
+    )
+    values = {"answer": answer[:TEXT], "answered_at": now}
+    connection.execute(update(job_command).where(job_command.c.id == command_id).values(values))
 
 
 def request(engine: Engine, clock: Clock, *, action: str, requested_by: str, **what: Any) -> Row[Any]:
@@ -297,12 +315,6 @@ ACTIONS: dict[str, Callable[[Case], Outcome]] = {
     "cancel": _cancel,
     "retry": _retry,
 }
-
-
-def note_done(connection: Connection, action: str, name: str, by: str, now: datetime, answer: str) -> None:
-    """What needed no daemon, for the audit trail."""
-    asked = ask(connection, action=action, requested_by=by, now=now, job_id=name)
-    _settle(connection, asked, DONE, answer, now)
 
 
 def history(connection: Connection, limit: int, before: int | None = None) -> Sequence[Row[Any]]:

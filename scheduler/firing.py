@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -13,7 +13,7 @@ from core.crash_points import reached
 from core.errors import NotReady
 from core.initialise import guess_further
 from core.trading_calendar import TradingCalendar, load_calendar
-from scheduler import run_store
+from scheduler import fire_store, run_store
 from scheduler.catch_up import ON_TIME, horizon, sort_out
 from scheduler.job import DONE_WELL, Job
 from scheduler.leadership import Leadership
@@ -39,6 +39,12 @@ class Firing:
         """Look for missed fires at the next step, as after a start."""
         self.searched = None
 
+    def forget(self, changed: Iterable[str]) -> None:
+        """These jobs are not what they were: their next fires are another schedule's, and may have come this moment."""
+        for job_id in changed:
+            self._next.pop(job_id, None)
+        self.search_again()
+
     def fire_due(self, now: datetime) -> None:
         """Insert a run for every fire since the last step; after an absence, and hourly, for every one missed."""
         since = self.checked_until
@@ -63,7 +69,7 @@ class Firing:
         """The clock was ahead and has been mended: what became due meanwhile becomes due again."""
         early = [job.id for job in self.jobs.values() if job.eager]
         with self.leader.write() as connection:
-            undone = run_store.undo_future(connection, now, early)
+            undone = fire_store.undo_future(connection, now, early)
         self._next.clear()
         log.warning("the clock was set back to %s; %d runs of the time after it are undone", now, undone)
 
@@ -77,7 +83,7 @@ class Firing:
                 self._next[job.id] = job.next_fire(since)
             due = self._next[job.id]
             if due is not None and due <= now:
-                found += [(fire, job, True) for fire in job.fires(since, now)]
+                found += [(fire, job, True) for fire in job.fires(_later(since, job.since), now)]
                 del self._next[job.id]
         return found
 
@@ -87,8 +93,9 @@ class Firing:
         led_since = self.checked_until or self.leader.last_led or run_store.known_since(connection)
         found: list[Fire] = []
         for job in self.jobs.values():
-            since = horizon(now, run_store.last_fire(connection, job.id, now), led_since)
-            have = run_store.fires_recorded(connection, job.id, since)
+            newest = fire_store.last_fire(connection, job.id, now)
+            since = _later(horizon(now, newest, led_since), job.since)
+            have = fire_store.fires_recorded(connection, job.id, since)
             found += [
                 (fire, job, run) for fire, run in sort_out(job.catch_up, job.fires(since, now), have, now)
             ]
@@ -150,6 +157,10 @@ class Firing:
         if run_id is not None:
             why = f": {plan.reason}" if plan.reason else ""
             log.info("run %d: %s due at %s is %s%s", run_id, job.id, fire, plan.status.value, why)
+
+
+def _later(instant: datetime, other: datetime | None) -> datetime:
+    return instant if other is None else max(instant, other)
 
 
 def require_calendar(connection: Connection) -> TradingCalendar:

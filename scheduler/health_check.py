@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from scheduler.cache import Cache
     from scheduler.clock import Clock
     from scheduler.job import Job
+    from scheduler.jobs import Jobs
     from scheduler.web.access import Access
 
 SHARED_SECONDS = 1.0  # how old an answer may be that many share
@@ -55,6 +57,7 @@ def create_health_app(
     from flask import Flask
 
     from scheduler.cache import database_cache
+    from scheduler.jobs import Jobs
     from scheduler.web.access import OPEN, guard
     from scheduler.web.api import Api, add_api
     from scheduler.web.pages import add_pages, make_site
@@ -62,15 +65,25 @@ def create_health_app(
     from scheduler.web.watch import add_watch
 
     app = Flask(__name__, static_folder=None)
+    jobs = Jobs(jobs)
     api = Api(engine, jobs, clock)
     cache = cache or database_cache(engine)
     site = make_site(api, access or OPEN, shared_seconds, cache, sessions, language, home, logs)
     guard(app, site.access, clock, site.sessions, site.failures)
     handle(app)
+    app.before_request(partial(_see_jobs, jobs, engine))
     add_api(app, api, site.access)
     add_watch(app, engine, jobs, clock, shared_seconds)
     add_pages(app, site)
     return app
+
+
+def _see_jobs(jobs: Jobs, engine: Engine) -> None:
+    """Before every answer that may speak of jobs: a look at one row."""
+    from flask import request
+
+    if not request.path.startswith(("/static/", "/health/")):
+        jobs.refresh(engine)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,6 @@ from core.schema import data_update_log
 from core.storage import database_bytes
 from scheduler import run_store
 from scheduler.job import RunStatus
-from scheduler.jobs_file import load_jobs
 from scheduler.task_params import Params
 from scheduler.task_parts import calendar_of
 
@@ -45,8 +44,11 @@ def cleanup(context: RunContext, _params: Params) -> None:
 
     What it has removed when it is stopped stays removed, and the next cleanup goes on.
     """
+    from scheduler.jobs import all_jobs  # which knows the tasks, and so this one
+
     days = retention.kept_days(context.settings.retention_days)
-    reach = max((job.catch_up.days for job in load_jobs(context.settings.jobs_file).values()), default=0)
+    jobs = all_jobs(context.settings.jobs_file, context.engine)
+    reach = max((job.catch_up.days for job in jobs.values()), default=0)
     days["runs"] = max(days["runs"], int(reach) + 1)
     with context.transaction() as connection:
         retention.expire_batches(connection, context.now() - timedelta(days=days["staging"]))

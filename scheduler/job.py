@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from core.trading_calendar import SHANGHAI, TradingCalendar
 from scheduler.catch_up import CatchUp
 from scheduler.retry import RetryPolicy
-from scheduler.schedule import Schedule
+from scheduler.schedule import Due
+
+if TYPE_CHECKING:
+    from scheduler.condition import Need
 
 
 class RunStatus(StrEnum):
@@ -63,11 +67,11 @@ ENDED_BADLY = frozenset({RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.INTERR
 
 @dataclass(frozen=True)
 class Job:
-    """What config/jobs.toml says of one job."""
+    """What config/jobs.toml says of one job, or who made it at run time."""
 
     id: str
     task: str
-    schedule: Schedule
+    schedule: Due
     business_date: Literal["session", "last_session", "previous_session"]
     holidays_off: bool
     needs: tuple[str, ...]
@@ -80,6 +84,15 @@ class Job:
     eager: bool  # starts when the runs it needs have succeeded, though its time has not come
     silent_minutes: float  # a run that says nothing for so long is flagged
     kill_silent: bool  # and ended
+    name: str = ""  # for people
+    description: str = ""
+    on_event: tuple[str, ...] = ()  # topics, of which each event is a run
+    fresh: str | None = None  # a table that must have been updated for the business date
+    conditions: Mapping[str, Need] = field(default_factory=dict)  # of the needs that say more than success
+    max_parallel: int = 1  # runs at once
+    calendar: str | None = None  # the exchange whose trading days count; None: every day
+    exchange: TradingCalendar | None = None  # its days, where it is not Shanghai's
+    since: datetime | None = None  # fires before it do not count: the schedule was another, or none
 
     def fires(self, after: datetime, until: datetime) -> list[datetime]:
         """The instants in (after, until] at which this job is due, oldest first, holidays not considered."""
@@ -90,7 +103,7 @@ class Job:
         return self.schedule.next_fire(after)
 
     def business_date_of(self, fire: datetime, calendar: TradingCalendar) -> date:
-        day = fire.astimezone(SHANGHAI).date()
+        day, calendar = self._local_day(fire), self.exchange or calendar
         if self.business_date == "previous_session":
             return calendar.previous_session(day)
         return day if self.business_date == "session" else calendar.last_session(day)
@@ -100,9 +113,13 @@ class Job:
 
         A job for the session before its fire belongs to the morning after one: the day before must be one.
         """
-        day = fire.astimezone(SHANGHAI).date()
+        day, calendar = self._local_day(fire), self.exchange or calendar
         if self.business_date == "previous_session":
             day -= timedelta(days=1)
         if self.holidays_off and not calendar.is_session(day):
             return f"{day} is not a trading day"
         return None
+
+    def _local_day(self, fire: datetime) -> date:
+        """Dates are Shanghai's, but those of another exchange are its own."""
+        return fire.astimezone(self.schedule.zone if self.exchange else SHANGHAI).date()

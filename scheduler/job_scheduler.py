@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
@@ -32,6 +32,7 @@ from scheduler.chain import release_given_up, release_waiting
 from scheduler.clock import Clock
 from scheduler.firing import Firing, require_calendar
 from scheduler.job import Job
+from scheduler.jobs import Jobs
 from scheduler.leadership import Leadership
 from scheduler.plugin_watch import PluginWatch
 from scheduler.process_identity import this_process
@@ -71,7 +72,7 @@ class FundJobScheduler:
     def __init__(
         self,
         engine: Engine,
-        jobs: dict[str, Job],
+        jobs: Mapping[str, Job],
         clock: Clock,
         logs: Path,
         *,
@@ -82,13 +83,13 @@ class FundJobScheduler:
         plugins: tuple[str, ...] = (),
     ) -> None:
         self.engine = engine
-        self.jobs = jobs
+        self.jobs = Jobs(jobs)
         self.clock = clock
         self.drain = drain.total_seconds()
         self.notify = notify
         self.leader = Leadership(engine, this_process())
-        self.supervisor = Supervisor(self.leader, jobs, logs, limit)
-        self.firing = Firing(self.leader, jobs)
+        self.supervisor = Supervisor(self.leader, self.jobs, logs, limit)
+        self.firing = Firing(self.leader, self.jobs)
         self.alerts = AlertWatch(self.leader, jobs, logs, switch=outlets.switch)
         self.dispatch = Dispatch(self.leader, outlets)
         self.plugins = PluginWatch(self.leader, plugins)
@@ -151,11 +152,12 @@ class FundJobScheduler:
         self.leader.renew(now)
         self.leader.note_absence(now, partial(self._note_absence, now=now))
         self.supervisor.watch(now)
+        self.look_at_jobs()
         self.answer(now)
         if self.signals:
             return
         self.firing.fire_due(now)
-        release_waiting(self.leader, self.jobs, now)
+        release_waiting(self.leader, self.jobs, now, self.jobs.wrong)
         self.supervisor.start_queued(now)
         self.dispatch.tend(now)
         self.plugins.look()
@@ -166,6 +168,14 @@ class FundJobScheduler:
             self.supervisor.recover(now)
             release_given_up(self.leader, self.jobs, now)
             self.recovered = time.monotonic()
+
+    def look_at_jobs(self) -> None:
+        """See what somebody has made, changed or deleted since the last step."""
+        with db.read(self.engine) as connection:
+            changed = self.jobs.look(connection)
+        if changed:
+            self.firing.forget(changed)
+            log.info("jobs looked at again: %s", ", ".join(sorted(changed)))
 
     def answer(self, now: datetime) -> None:
         """Do what people asked for."""

@@ -89,8 +89,11 @@ class JobMonitor:
 
     def overview(self) -> Overview:
         """The present state. Raises DatabaseUnavailable, SchemaOutdated."""
+        from scheduler.jobs import Jobs
         from scheduler.overview import collect_overview
 
+        if isinstance(self.jobs, Jobs):
+            self.jobs.refresh(self.engine)
         return collect_overview(self.engine, self.jobs, self.clock())
 
     def render(self, overview: Overview, width: int, runs: int | None = None) -> RenderableType:
@@ -456,12 +459,12 @@ def _ended_early(error: OSError) -> int:
 def _run(options: argparse.Namespace) -> None:
     from config.settings import load_settings
     from scheduler.clock import clock_from
-    from scheduler.jobs_file import load_jobs
+    from scheduler.jobs import all_jobs
     from scheduler.overview import observer_engine
 
     settings = load_settings()
-    jobs = load_jobs(settings.jobs_file)
     engine = observer_engine(settings.database_url())
+    jobs = all_jobs(settings.jobs_file, engine)
     language = readable(options.lang or settings.language)
     monitor = JobMonitor(engine, jobs, clock_from(settings), language, home_to_name(settings))
     if options.json:

@@ -31,7 +31,9 @@ def plan_run(
     """The run for one fire of a job. `run` False: it was missed and its policy does not catch it up."""
     business_date = job.business_date_of(fire, calendar)
     task, params, reason = job.task, job.params, job.skip_reason(fire, calendar)
-    status = RunStatus.SKIPPED if reason else RunStatus.WAITING if job.needs else RunStatus.QUEUED
+    status = (
+        RunStatus.SKIPPED if reason else RunStatus.WAITING if job.needs or job.fresh else RunStatus.QUEUED
+    )
     if not reason and not run:
         status, reason = RunStatus.MISSED, "nothing ran at its time, and the job does not catch up further"
     elif not reason and fire <= now:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -69,12 +69,14 @@ def _unwritable(path: Path, error: OSError) -> NavKeeperError:
     )
 
 
-def prepare(settings: Settings, now: datetime) -> int:
+def prepare(settings: Settings, now: datetime, exchanges: Collection[str] = ()) -> int:
     """Make the database ready in a process of its own; its exit code, why it failed is said.
 
-    Near the end of the year that means the calendar's library, whose 90 MB would stay with the daemon.
+    Near the end of the year that means the calendar's library, whose 90 MB would stay with the daemon. An exchange
+    of the jobs whose days are not to be had is said, and stops only those jobs.
     """
     from core.initialise import ensure_ready
+    from scheduler.jobs import fill_exchanges
 
     sys.stdout.flush()
     sys.stderr.flush()
@@ -83,7 +85,9 @@ def prepare(settings: Settings, now: datetime) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     code = FAILED
     try:
-        ensure_ready(db.connect(settings.database_url()), now, look_for_years=True)
+        engine = db.connect(settings.database_url())
+        ensure_ready(engine, now, look_for_years=True)
+        fill_exchanges(engine, exchanges, now)
         code = OK
     except NavKeeperError as error:
         print(error, file=sys.stderr, flush=True)
@@ -113,7 +117,7 @@ def run() -> int:
     outlets = Outlets(channels=bool(channels_of(settings)), switch=heartbeat_of(settings) is not None)
     clock = clock_from(settings)
     with only_daemon(pid_file(settings)):
-        code = prepare(settings, clock())
+        code = prepare(settings, clock(), {job.calendar for job in jobs.values() if job.calendar})
         if code != OK:
             return code
         arm(settings.crash_at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -145,9 +145,22 @@ def claim_run(
     process: Process,
     now: datetime,
     log_file: str | None = None,
+    slots: int = 1,
     **changes: Any,
 ) -> str | None:
-    """QUEUED -> RUNNING for this process; its claim, or None if the job runs already or another was faster."""
+    """QUEUED -> RUNNING for this process; its claim, or None if another was faster, or as many of the job run already
+    as it has slots."""
+    for slot in range(1, slots + 1):
+        key = run.job_id if slot == 1 else f"{run.job_id}:{slot}"
+        claim = _claim_slot(connection, run, key, process, now, log_file=log_file, **changes)
+        if claim is not None:
+            return claim
+    return None
+
+
+def _claim_slot(
+    connection: Connection, run: Row[Any], key: str, process: Process, now: datetime, **changes: Any
+) -> str | None:
     claim = str(uuid.uuid4())
     try:
         with connection.begin_nested():
@@ -157,7 +170,7 @@ def claim_run(
                 RunStatus.QUEUED,
                 RunStatus.RUNNING,
                 now,
-                active_key=run.job_id,
+                active_key=key,
                 attempt=run.attempt + 1,
                 first_started_at=run.first_started_at or now,
                 started_at=now,
@@ -168,11 +181,10 @@ def claim_run(
                 progress_text=None,
                 progress_item=None,
                 not_before=None,
-                log_file=log_file,
                 **_claimed_by(claim, process),
                 **changes,
             )
-    except IntegrityError:  # active_key: another run of the job is RUNNING
+    except IntegrityError:  # active_key: another run of the job is RUNNING in this slot
         return None
     return claim if done else None
 
@@ -295,24 +307,38 @@ def log_update(connection: Connection, run: Row[Any], end: End, now: datetime, *
 
 
 def ready_runs(
-    connection: Connection, now: datetime, limit: int, *, foreign: bool = False
+    connection: Connection,
+    now: datetime,
+    limit: int,
+    slots: Mapping[str, int] | None = None,
+    *,
+    foreign: bool = False,
 ) -> Sequence[Row[Any]]:
-    """Queued runs that may start, oldest business date first: one per job, none of a job that runs or is paused.
+    """Queued runs that may start, oldest business date first: none of a job that runs or is paused.
 
-    `foreign`: of plugins, whose tasks have a dot in their names, and no others; else none of them. What somebody asked
-    for is started though the job's schedule is paused.
+    What somebody asked for is started though the job's schedule is paused. `slots`: how many runs at once, of the jobs
+    that may have more than one. `foreign`: of plugins, whose tasks have a dot in their names, and no others; else none
+    of them.
     """
+    roomy = _with_room(connection, slots) if slots else []
     other = job_run.alias()
     busy = select(other.c.id).where(other.c.active_key == job_run.c.job_id)
     paused = select(job_pause.c.job_id).where(job_pause.c.job_id == job_run.c.job_id)
     ready = select(job_run).where(
         job_run.c.status == RunStatus.QUEUED.value,
         or_(job_run.c.not_before.is_(None), job_run.c.not_before <= now),
-        ~busy.exists(),
+        or_(~busy.exists(), job_run.c.job_id.in_(roomy)),
         job_run.c.task.contains(".") if foreign else ~job_run.c.task.contains("."),
         or_(job_run.c.requested_by.not_in((BY_SCHEDULE, BY_SWEEP)), ~paused.exists()),
     )
     return connection.execute(ready.order_by(job_run.c.business_date, job_run.c.id).limit(limit)).all()
+
+
+def _with_room(connection: Connection, slots: Mapping[str, int]) -> list[str]:
+    running = and_(job_run.c.status == RunStatus.RUNNING.value, job_run.c.job_id.in_(list(slots)))
+    query = select(job_run.c.job_id, func.count()).where(running).group_by(job_run.c.job_id)
+    taken = {row[0]: row[1] for row in connection.execute(query)}
+    return [job for job, most in slots.items() if taken.get(job, 0) < most]
 
 
 def note_progress(
@@ -436,10 +462,11 @@ def was_done(connection: Connection, task: str, business_date: date) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def fires_recorded(connection: Connection, job_id: str, since: datetime) -> set[datetime]:
-    """The fires of a job after `since` that have a run, whatever became of it."""
-    query = select(job_run.c.scheduled_for).where(job_run.c.job_id == job_id, job_run.c.scheduled_for > since)
-    return set(connection.execute(query).scalars())
+def is_updated(connection: Connection, table_name: str, business_date: date) -> bool:
+    """Whether data_update_log has a success of the table for the date."""
+    log = data_update_log.c
+    done = and_(log.table_name == table_name, log.update_date == business_date, log.status == "SUCCESS")
+    return connection.execute(select(log.id).where(done).limit(1)).first() is not None
 
 
 def paused_jobs(connection: Connection) -> set[str]:
@@ -456,36 +483,6 @@ def note_absence(connection: Connection, absence: timedelta) -> None:
 def known_since(connection: Connection) -> datetime | None:
     """When this database had its first run."""
     return connection.execute(select(func.min(job_run.c.queued_at))).scalar()
-
-
-def last_fire(connection: Connection, job_id: str, now: datetime) -> datetime | None:
-    """The newest fire of a job up to `now` that has a run."""
-    mine = and_(job_run.c.job_id == job_id, job_run.c.scheduled_for <= now)
-    return connection.execute(select(func.max(job_run.c.scheduled_for)).where(mine)).scalar()
-
-
-def undo_future(connection: Connection, now: datetime, spared: Collection[str]) -> int:
-    """Runs of fires that have not come yet, queued by a clock that was ahead: their fires are free again.
-
-    What ran and succeeded stays. `spared`: jobs that start before their time on purpose. Returns their number.
-    """
-    future = and_(
-        job_run.c.scheduled_for > now,
-        job_run.c.job_id.not_in(spared),
-        job_run.c.status.not_in([status.value for status in (*DONE_WELL, RunStatus.RUNNING)]),
-    )
-    runs = connection.execute(select(job_run).where(future)).all()
-    for run in runs:
-        if run.status in PENDING:
-            why = "queued by a clock that was ahead"
-            move(connection, run.id, RunStatus(run.status), RunStatus.CANCELLED, now, why)
-        connection.execute(update(job_run).where(job_run.c.id == run.id).values(scheduled_for=None))
-    held = and_(job_run.c.status == RunStatus.QUEUED.value, job_run.c.not_before > now)
-    for run in connection.execute(select(job_run).where(held)).all():
-        policy = RetryPolicy.from_json(run.retry_policy or "{}")
-        if run.not_before > now + timedelta(seconds=policy.cap_seconds):
-            connection.execute(update(job_run).where(job_run.c.id == run.id).values(not_before=now))
-    return len(runs)
 
 
 def running_job(connection: Connection, job_id: str) -> Row[Any] | None:

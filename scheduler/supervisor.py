@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -65,7 +66,7 @@ class Child:
 class Supervisor:
     """Owns the child processes of the leading daemon, and looks after those that an earlier one left."""
 
-    def __init__(self, leader: Leadership, jobs: dict[str, Job], logs: Path, limit: int) -> None:
+    def __init__(self, leader: Leadership, jobs: Mapping[str, Job], logs: Path, limit: int) -> None:
         self.leader = leader
         self.jobs = jobs
         self.logs = logs / "runs"
@@ -90,7 +91,8 @@ class Supervisor:
 
     def _start_queued(self, now: datetime, *, foreign: bool) -> None:
         with db.read(self.leader.engine) as connection:
-            ready = run_store.ready_runs(connection, now, READY_LOOKED_AT, foreign=foreign)
+            slots = {job.id: job.max_parallel for job in self.jobs.values() if job.max_parallel > 1}
+            ready = run_store.ready_runs(connection, now, READY_LOOKED_AT, slots, foreign=foreign)
         for run in ready:
             if not self._room(foreign=foreign):
                 return
@@ -99,7 +101,15 @@ class Supervisor:
             log_file = self.logs / f"{run.id}.{run.attempt + 1}.log"
             with self.leader.write() as connection:
                 work = self._work(connection, run, now)
-                claim = run_store.claim_run(connection, run, self.leader.process, now, str(log_file), **work)
+                claim = run_store.claim_run(
+                    connection,
+                    run,
+                    self.leader.process,
+                    now,
+                    str(log_file),
+                    slots.get(run.job_id, 1),
+                    **work,
+                )
                 reached("claim.written")
             if claim is not None:
                 reached("claim.committed")

@@ -62,6 +62,7 @@ WHO = {
     "POST /api/v1/jobs": "admin",
     "GET /api/v1/jobs/<job>": "viewer",
     "PUT /api/v1/jobs/<job>": "admin",
+    "PATCH /api/v1/jobs/<job>": "admin",
     "DELETE /api/v1/jobs/<job>": "admin",
     "POST /api/v1/jobs/<job>/pause": "admin",
     "POST /api/v1/jobs/<job>/resume": "admin",

@@ -212,7 +212,8 @@ class Night(DaemonProcess):
         until(look, bool, what)
 
 
-NOT_COPIED = ("trade_calendar", "merge_lock", "cache_epoch", "daemon")  # a new database has the first three
+# A new database has the first four.
+NOT_COPIED = ("trade_calendar", "merge_lock", "cache_epoch", "job_change", "daemon")
 Copy = Sequence[tuple[Table, list[dict[str, Any]]]]
 
 

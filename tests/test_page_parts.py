@@ -50,14 +50,14 @@ def job(folder: Path, cron: str) -> Job:
     ],
 )
 def test_schedules_in_words(tmp_path: Path, cron: str, english: str, chinese: str | None) -> None:
-    schedule = job(tmp_path, cron).schedule
-    assert schedule_text(schedule, translator("en")) == english
+    found = job(tmp_path, cron)
+    assert schedule_text(found, translator("en")) == english
     if chinese is not None:
-        assert schedule_text(schedule, translator("zh")) == chinese
+        assert schedule_text(found, translator("zh")) == chinese
 
 
 def test_a_schedule_of_another_zone_names_it(tmp_path: Path) -> None:
-    found = job(tmp_path, '{ hour = 9, minute = 0 }\ntimezone = "Europe/Berlin"').schedule
+    found = job(tmp_path, '{ hour = 9, minute = 0 }\ntimezone = "Europe/Berlin"')
     assert schedule_text(found, translator("en")) == "every day 09:00 (Europe/Berlin)"
 
 

@@ -5,45 +5,48 @@ What is answered are the records that main.py prints with --json; docs/api.md sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, g, request
+from flask import Flask, Response, g, request
 
 from core import db
-from core.errors import NoDaemon, UsageError
+from core.errors import JobChanged, JobRefused, NoDaemon, UnknownJob, UsageError
 from scheduler import (
     alert_listing,
     commands,
+    job_listing,
     listing,
     metrics_listing,
     nav_listing,
     plugin_listing,
     quality,
 )
+from scheduler.job_changes import Asked, change_job, create_job, delete_job
 from scheduler.overview import collect_overview
 from scheduler.web import market, params, records
 from scheduler.web.access import Access, Role
 from scheduler.web.openapi import describe
 from scheduler.web.problems import Problem
 from scheduler.web.records import Page
-from scheduler.web.routes import Route, Rows, register
+from scheduler.web.routes import PREFIX, Route, Rows, register
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from scheduler.clock import Clock
-    from scheduler.job import Job
+    from scheduler.jobs import Jobs
     from scheduler.quality import Record
 
 
 class Api:
     """What the addresses answer, from one database."""
 
-    def __init__(self, engine: Engine, jobs: Mapping[str, Job], clock: Clock) -> None:
+    def __init__(self, engine: Engine, jobs: Jobs, clock: Clock) -> None:
         self.engine = engine  # for looking: it answers or fails within seconds
         self.jobs = jobs
         self.clock = clock
@@ -59,11 +62,54 @@ class Api:
         job = {asked.job: self.jobs[asked.job]}
         return listing.list_jobs(self.engine, job, self.clock())[0]
 
-    def refuse_job(self, asked: params.JobPath | params.NoParams) -> Record:
-        """Creating, changing and deleting: every job there is comes from the file."""
-        if isinstance(asked, params.JobPath):
-            self._require_job(asked.job)
-        raise Problem("job_in_file")
+    def define_job(self, asked: params.JobPath) -> Response:
+        """The definition with its versions; ETag is the version."""
+        return self._job_reply(asked.job, 200)
+
+    def _job_reply(self, job_id: str, status: int) -> Response:
+        self.jobs.refresh(self.engine)
+        with refused_as_problem():
+            record = job_listing.show_job(self.engine, self.jobs, job_id, self.clock())
+        state = {job_id: self.jobs[job_id]} if job_id in self.jobs else {}
+        record["state"] = next(iter(listing.list_jobs(self.engine, state, self.clock())), None)
+        headers = {"ETag": f'"{record["version"] or 0}"', "Location": f"{PREFIX}/jobs/{job_id}"}
+        return Response(listing.as_json(record), status, headers, content_type="application/json")
+
+    def create_job(self, asked: tuple[params.NoParams, params.NewJob], by: str = "api") -> Response:
+        """A job kept in the database; the daemon has it within two seconds."""
+        body = asked[1]
+        with refused_as_problem():
+            create_job(self.writer(), self.jobs.of_file, body.job, body.table(), self._asked(body, by))
+        return self._job_reply(body.job, 201)
+
+    def put_job(self, asked: tuple[params.JobPath, params.ChangedJob]) -> Response:
+        """The whole definition anew. If-Match, or `version`, refuses what somebody else changed meanwhile."""
+        return self.change_job(*asked, whole=True)
+
+    def patch_job(self, asked: tuple[params.JobPath, params.ChangedJob]) -> Response:
+        """The keys given; null takes one away."""
+        return self.change_job(*asked, whole=False)
+
+    def change_job(
+        self, path: params.JobPath, body: params.ChangedJob, *, whole: bool, by: str = "api"
+    ) -> Response:
+        asked = self._asked(body, by)
+        with refused_as_problem():
+            change_job(self.writer(), self.jobs.of_file, path.job, body.table(), asked, whole=whole)
+        return self._job_reply(path.job, 200)
+
+    def delete_job(self, asked: params.JobPath, by: str = "api", version: int | None = None) -> Record:
+        """Its runs stay; those that wait are skipped. Refused where other jobs need it."""
+        change = Asked(_who(by), self.clock(), None, version if version is not None else _if_match())
+        with refused_as_problem():
+            gone = delete_job(self.writer(), self.jobs.of_file, asked.job, change)
+        return {"job": asked.job, "version": gone}
+
+    def _asked(self, body: params.JobKeys, by: str) -> Asked:
+        with db.read(self.engine):  # a database that is not there is refused here, not made
+            pass
+        version = getattr(body, "version", None)
+        return Asked(_who(by), self.clock(), body.reason, version if version is not None else _if_match())
 
     def pause(self, asked: params.JobPath) -> Record:
         return self.ask("pause", asked.job)
@@ -269,13 +315,42 @@ class Api:
         nothing, job, run = params.NoParams, params.JobPath, params.RunPath
         command = ("refused", "no_daemon")
         of_job, of_run = ("unknown_job", *command), ("unknown_run", *command)
-        file = ("job_in_file",)
+        body = ("job_refused", "unsupported_media_type", "request_entity_too_large")
+        change = ("unknown_job", "job_in_file", "job_changed")
+        detail = records.JobDetail
         return [
             Route("GET", "/jobs", self.list_jobs, nothing, Page[records.Job]),
-            Route("POST", "/jobs", self.refuse_job, nothing, None, problems=file),
-            Route("GET", "/jobs/{job}", self.show_job, job, records.Job, problems=("unknown_job",)),
-            Route("PUT", "/jobs/{job}", self.refuse_job, job, None, problems=("unknown_job", *file)),
-            Route("DELETE", "/jobs/{job}", self.refuse_job, job, None, problems=("unknown_job", *file)),
+            Route(
+                "POST",
+                "/jobs",
+                self.create_job,
+                nothing,
+                detail,
+                body=params.NewJob,
+                problems=("job_exists", *body),
+                status=201,
+            ),
+            Route("GET", "/jobs/{job}", self.define_job, job, detail, problems=("unknown_job",)),
+            *(
+                Route(
+                    method,
+                    "/jobs/{job}",
+                    handler,
+                    job,
+                    detail,
+                    body=params.ChangedJob,
+                    problems=(*change, *body),
+                )
+                for method, handler in (("PUT", self.put_job), ("PATCH", self.patch_job))
+            ),
+            Route(
+                "DELETE",
+                "/jobs/{job}",
+                self.delete_job,
+                job,
+                records.JobGone,
+                problems=(*change, "job_needed"),
+            ),
             Route("POST", "/jobs/{job}/pause", self.pause, job, records.Command, problems=of_job),
             Route("POST", "/jobs/{job}/resume", self.resume, job, records.Command, problems=of_job),
             Route(
@@ -378,6 +453,31 @@ class Api:
 
 def _who(by: str) -> str:
     return f"{by}:{g.role.name.lower()}@{request.remote_addr}"
+
+
+def _if_match() -> int | None:
+    """The version in If-Match. Raises Problem where it is none of ours, for no job has that."""
+    shown = request.headers.get("If-Match")
+    if shown in (None, "*"):
+        return None
+    matched = re.fullmatch(r'"?([0-9]{1,9})"?', str(shown))
+    if matched is None:
+        raise Problem("job_changed")
+    return int(matched[1])
+
+
+@contextmanager
+def refused_as_problem() -> Iterator[None]:
+    """What is wrong with a definition, by key."""
+    try:
+        yield
+    except UnknownJob:
+        raise Problem("unknown_job") from None
+    except JobChanged as error:
+        raise Problem("job_changed", detail=str(error)) from None
+    except JobRefused as error:
+        errors = [{"field": error.field, "message": str(error)}]
+        raise Problem(error.conflict or "job_refused", detail=str(error), errors=errors) from None
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def show_job(site: Site, job: str) -> str:
 
 
 def _shown(site: Site, job: Record) -> dict[str, Any]:
-    return job | {"schedule": schedule_text(site.api.jobs[job["job"]].schedule, site.translate)}
+    return job | {"schedule": schedule_text(site.api.jobs[job["job"]], site.translate)}
 
 
 def pause(site: Site, job: str) -> Response:

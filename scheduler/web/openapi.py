@@ -66,7 +66,7 @@ def _operation(route: Route, refs: dict[Any, Any], open_to_all: bool) -> dict[st
         content: dict[str, Any] = {MEDIA_TYPES["json"]: {"schema": refs[route.answer]}}
         if route.item is not None:
             content |= {MEDIA_TYPES[form]: {} for form in ("csv", "parquet")}
-        found["responses"]["200"] = {"description": "as asked", "content": content}
+        found["responses"][str(route.status)] = {"description": "as asked", "content": content}
     guarded = () if open_to_all else GUARDED
     acting = ACTING if route.needed is Role.ADMIN else ()
     by_status: dict[int, list[str]] = {}

@@ -10,7 +10,7 @@ import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from core.metric_columns import COLUMNS
 from scheduler.command_line import LARGEST_ID
@@ -68,6 +68,52 @@ class NoParams(Params):
 
 class JobPath(Params):
     job: Job
+
+
+class JobKeys(Params):
+    """The keys of a definition, as in config/jobs.toml. None takes one away."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    task: str | None = None
+    name: str | None = None
+    description: str | None = None
+    cron: dict[str, int | str] | None = None
+    crontab: str | None = Field(None, description="five fields, weekdays as crontab counts them")
+    every: str | None = Field(None, description="10m, 2h, 1d")
+    anchor: str | None = None
+    at: str | None = None
+    on_event: str | list[str] | None = None
+    timezone: str | None = None
+    calendar: str | None = None
+    business_date: str | None = None
+    needs: list[str | dict[str, str]] | None = None
+    fresh: str | None = None
+    wait_hours: int | float | None = None
+    timeout_minutes: int | float | None = None
+    max_parallel: int | None = None
+    params: dict[str, Any] | None = None
+    retry: dict[str, int | float] | None = None
+    catch_up: dict[str, int | float | str] | None = None
+    latest_only: bool | None = None
+    eager: bool | None = None
+    silent_minutes: int | float | None = None
+    kill_silent: bool | None = None
+    reason: str | None = Field(None, max_length=200, description="why; kept with the version")
+
+    def table(self) -> dict[str, Any]:
+        """What was given of the definition."""
+        return self.model_dump(exclude_unset=True, exclude={"reason", "version", "job"})
+
+
+class NewJob(JobKeys):
+    job: str
+
+
+class ChangedJob(JobKeys):
+    version: int | None = Field(
+        None, description="that was looked at; another there refuses, as If-Match does"
+    )
 
 
 class RunPath(Params):

@@ -152,6 +152,30 @@ class Job(Record):
     daemon_running: bool
 
 
+class JobVersion(Record):
+    version: int
+    changed_by: str
+    changed_at: datetime
+    reason: str | None
+    definition: dict[str, Any] | None  # None: deleted
+
+
+class JobDetail(Record):
+    job: str
+    kept_in: str  # file or database
+    version: int | None
+    wrong: str | None  # why it is not run
+    next_fires: list[datetime]
+    definition: dict[str, Any]
+    versions: list[JobVersion]
+    state: Job | None
+
+
+class JobGone(Record):
+    job: str
+    version: int
+
+
 class Command(Record):
     command: int
     action: str

@@ -47,6 +47,7 @@ class Route:
     body: type[BaseModel] | None = None
     problems: tuple[str, ...] = field(default=())
     role: Role | None = None
+    status: int = 200  # of a good answer
 
     @property
     def needed(self) -> Role:
