@@ -18,7 +18,9 @@ event_cursor = Table(
     "event_cursor",
     metadata,
     Column("subscriber", String(100), primary_key=True, comment="<plugin>.<name>, or job:<id>"),
-    Column("topic", String(64), primary_key=True, comment="as subscribed to: a topic, or one that ends in .*"),
+    Column(
+        "topic", String(64), primary_key=True, comment="as subscribed to: a topic, or one that ends in .*"
+    ),
     Column("position", ID, nullable=False, comment="of the last event done with"),
     Column("claim", String(36), comment="of the process at work; left behind by one that died"),
     Column("attempts", Integer, nullable=False, server_default="0", comment="that failed at the next event"),

@@ -32,7 +32,7 @@ EVENT_SECONDS = 60  # for one event, without the wait for a lock
 HOLD_SECONDS = 5  # of them, from its first statement on
 BATCH_SECONDS = 20  # for one process: no new event after that
 MEMORY = 2 << 30  # bytes
-BATCH = 200
+BATCH = 1000
 NOT_NOW = timedelta(seconds=10)  # until what no event is to blame for is tried again
 Function = Callable[[Connection, Event], object]
 
@@ -41,7 +41,12 @@ class Delivery:
     """One process's part: every topic of a subscriber until nothing is left or `enough` says so."""
 
     def __init__(
-        self, engine: Engine, subscriber: Subscriber, clock: Clock, secrets: list[str], enough: Callable[[], bool]
+        self,
+        engine: Engine,
+        subscriber: Subscriber,
+        clock: Clock,
+        secrets: list[str],
+        enough: Callable[[], bool],
     ) -> None:
         self.engine = engine
         self.subscriber = subscriber
@@ -93,7 +98,7 @@ class Delivery:
         """What failed, unless another has the claim now."""
         if isinstance(error, Superseded):
             return
-        log.error("%s failed at event %d, %s", self.subscriber.name, event.id, event.topic, exc_info=error)
+        log.error("%s failed at event %d, %s", self.subscriber.name, event.id, event.topic)
         if isinstance(error, DatabaseUnavailable):
             self._postpone(token, error)
             return
@@ -103,7 +108,7 @@ class Delivery:
                 subscriptions.note_failure(connection, self.subscriber.name, topic, said, self.clock())
 
     def _postpone(self, token: str, error: Exception) -> None:
-        log.error("%s has to wait: %s", self.subscriber.name, self.clean(error), exc_info=error)
+        log.error("%s has to wait: %s", self.subscriber.name, self.clean(error))
         with db.write(self.engine) as connection:
             subscriptions.postpone(connection, token, self.clean(error), self.clock() + NOT_NOW)
 
@@ -117,7 +122,7 @@ class Delivery:
             if ours:
                 error = failure_of(partial(self._retry, row, found[row.event_id]))
                 if error is not None:
-                    log.error("%s failed again at event %d", row.subscriber, row.event_id, exc_info=error)
+                    log.error("%s failed again at event %d", row.subscriber, row.event_id)
                     with db.write(self.engine) as connection:
                         subscriptions.end_retry(connection, row.id, self.clean(error))
 
@@ -145,7 +150,10 @@ def failure_of(call: Callable[[], object]) -> Exception | None:
     signal.alarm(EVENT_SECONDS)  # whose default is the end of the process, whatever it is at
     try:
         call()
+    except Superseded as error:
+        return error
     except Exception as error:
+        log.exception("a subscriber failed")
         return error
     finally:
         signal.alarm(0)
@@ -160,8 +168,8 @@ def load(path: str) -> Function:
 
 
 def limit_transactions(engine: Engine) -> None:
-    """From its first statement on others may have to wait for a transaction; how long it waits itself is not counted."""
-    timed = []
+    """From its first statement on others may have to wait for a transaction. How long it waits is not counted."""
+    timed: list[int] = []
 
     def before(_connection: Connection) -> None:
         timed[:] = [signal.alarm(0)]

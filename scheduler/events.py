@@ -45,8 +45,10 @@ _OF_RUN: Keys = {
     "reason": (str, type(None)),
 }
 # What a run becomes, published by itself: run.waiting, run.queued, run.running, and how an attempt ended.
-STATES = ("waiting", "queued", "running", "success", "partial", "failed", "timed_out", "interrupted")
-STATES += ("cancelled", "blocked", "skipped", "missed")
+STATES = (
+    *("waiting", "queued", "running", "success", "partial", "failed", "timed_out", "interrupted"),
+    *("cancelled", "blocked", "skipped", "missed"),
+)
 TOPICS: dict[str, Topic] = {
     **{f"run.{state}": Topic(f"a run, or an attempt of it, is {state.upper()}", _OF_RUN) for state in STATES},
     "run.chain_blocked": Topic("a run ended badly, and others wait for it", _OF_RUN),
@@ -57,10 +59,12 @@ TOPICS: dict[str, Topic] = {
     ),
     "data.metrics.calculated": Topic("metrics were saved", {"business_date": _DAY, "funds": (int,)}),
     "data.reference.collected": Topic(
-        "funds, dividends and splits, index closes were looked through", {"business_date": _DAY, "rows": (int,)}
+        "funds, dividends and splits, index closes were looked through",
+        {"business_date": _DAY, "rows": (int,)},
     ),
     "quality.quarantined": Topic(
-        "rows of a batch failed a rule and are held", {"business_date": _DAY, "batch_id": (int,), "rows": (int,)}
+        "rows of a batch failed a rule and are held",
+        {"business_date": _DAY, "batch_id": (int,), "rows": (int,)},
     ),
     "quality.released": Topic(
         "rows that were held are believed after all", {"business_date": _DAY, "rows": (int,)}
@@ -111,7 +115,11 @@ def check_topic(topic: str) -> None:
 
 def check_wanted(wanted: str) -> None:
     """As `check_topic`, for what is subscribed to: a topic, or all that begin alike, such as quality.*"""
-    if wanted.endswith(ALL) and wanted.removesuffix(ALL) in OURS | {"data.nav", "data.metrics", "data.reference"}:
+    if wanted.endswith(ALL) and wanted.removesuffix(ALL) in OURS | {
+        "data.nav",
+        "data.metrics",
+        "data.reference",
+    }:
         return
     check_topic(wanted.removesuffix(ALL) + ".any" if wanted.endswith(ALL) else wanted)
 
@@ -131,7 +139,9 @@ def _text(topic: str, payload: Mapping[str, Any]) -> str:
     except (TypeError, ValueError) as error:
         raise EventRefused(f"{topic}: its payload is no JSON: {error}") from None
     if len(text.encode()) > LONGEST:
-        raise EventRefused(f"{topic}: its payload is over {LONGEST} bytes; publish what it is about, not all of it")
+        raise EventRefused(
+            f"{topic}: its payload is over {LONGEST} bytes; publish what it is about, not all of it"
+        )
     return text
 
 
@@ -184,7 +194,9 @@ def read_ids(connection: Connection, ids: Sequence[int]) -> list[Event]:
 
 def _events() -> Select[Any]:
     run = (job_run.c.job_id, job_run.c.task, job_run.c.business_date)
-    return select(run_event, *run).join_from(run_event, job_run, job_run.c.id == run_event.c.run_id, isouter=True)
+    return select(run_event, *run).join_from(
+        run_event, job_run, job_run.c.id == run_event.c.run_id, isouter=True
+    )
 
 
 def _event(row: Row[Any]) -> Event:

@@ -80,6 +80,7 @@ class Job:
     eager: bool  # starts when the runs it needs have succeeded, though its time has not come
     silent_minutes: float  # a run that says nothing for so long is flagged
     kill_silent: bool  # and ended
+    on_event: tuple[str, ...] = ()  # topics, or all that begin alike (quality.*): each event queues a run
 
     def fires(self, after: datetime, until: datetime) -> list[datetime]:
         """The instants in (after, until] at which this job is due, oldest first, holidays not considered."""

@@ -12,8 +12,9 @@ from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.cron import CronTrigger
 
-from core.errors import ConfigurationError
+from core.errors import ConfigurationError, EventRefused
 from scheduler.catch_up import CatchUp
+from scheduler.events import check_wanted
 from scheduler.job import Job
 from scheduler.retry import RetryPolicy
 from scheduler.schedule import Schedule
@@ -36,7 +37,9 @@ DEFAULTS: dict[str, Any] = {
     "silent_minutes": 30,
     "kill_silent": False,
     "timezone": "Asia/Shanghai",
+    "on_event": [],
 }
+NEVER = {"year": 1970}  # the times of a job that only waits for events
 
 
 def load_jobs(path: Path) -> dict[str, Job]:
@@ -52,7 +55,7 @@ def load_jobs(path: Path) -> dict[str, Job]:
 def _job(name: str, table: Any, path: Path) -> Job:
     if not isinstance(table, dict):
         raise ConfigurationError(f"{path.name}: {name} must be a table such as [{name}]")
-    values = DEFAULTS | table
+    values = DEFAULTS | ({"cron": NEVER} if table.get("on_event") else {}) | table
     if len(name) > LONGEST_NAME:
         raise ConfigurationError(f"{path.name}: [{name}] is too long a name: at most {LONGEST_NAME} letters")
     for key, allowed, fits in CHECKS:
@@ -83,6 +86,7 @@ def _job(name: str, table: Any, path: Path) -> Job:
         eager=values["eager"],
         silent_minutes=float(values["silent_minutes"]),
         kill_silent=values["kill_silent"],
+        on_event=tuple(values["on_event"]),
     )
 
 
@@ -129,6 +133,18 @@ def _zone(value: object) -> bool:
         return False
 
 
+def _topics(value: object) -> bool:
+    """Of what is no topic the refusal says what there is."""
+    if not isinstance(value, list) or not all(isinstance(wanted, str) for wanted in value):
+        return False
+    try:
+        for wanted in value:
+            check_wanted(wanted)
+    except EventRefused:
+        return False
+    return True
+
+
 CHECKS: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
     ("task", "the name of a task", lambda value: isinstance(value, str)),
     (
@@ -161,6 +177,11 @@ CHECKS: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
     ("silent_minutes", "a number over 0", _positive),
     ("kill_silent", "true or false", lambda value: isinstance(value, bool)),
     ("timezone", "a zone such as 'Asia/Shanghai'", _zone),
+    (
+        "on_event",
+        "a list of topics such as 'data.nav.merged', 'quality.*' or '<plugin id>.*'; docs/events.md has them",
+        _topics,
+    ),
     ("params", "a table", lambda value: isinstance(value, dict)),
 )
 

@@ -22,6 +22,7 @@ from scheduler.events import Event
 
 ATTEMPTS = 3  # then an event is parked, and the next one's turn comes
 BACK_OFF = timedelta(seconds=5)  # four times as long after every further attempt
+LONGEST_BACK_OFF = timedelta(minutes=15)
 ERROR = 500
 BY_JOB = "job:"  # before a job's id: its cursor is the daemon's own
 
@@ -62,11 +63,14 @@ def register(connection: Connection, name: str, topics: Iterable[str], now: date
 
 def due_topics(connection: Connection, name: str, now: datetime) -> list[str]:
     """Topics of a subscriber that have something for it now."""
-    cursor = event_cursor.c
-    later = and_(cursor.next_try_at > now, cursor.next_try_at <= now + BACK_OFF * 4**ATTEMPTS)  # not a mended clock's
-    ready = or_(cursor.next_try_at.is_(None), ~later)
-    rows = connection.execute(select(event_cursor).where(cursor.subscriber == name, ready)).all()
-    return [row.topic for row in rows if _any_after(connection, row.topic, row.position)]
+    rows = connection.execute(select(event_cursor).where(event_cursor.c.subscriber == name)).all()
+    ready = [row for row in rows if not _waits(row, now)]
+    return [row.topic for row in ready if _any_after(connection, row.topic, row.position)]
+
+
+def _waits(row: Row[Any], now: datetime) -> bool:
+    """Not for an instant that a clock ahead of ours has set."""
+    return row.next_try_at is not None and now < row.next_try_at <= now + LONGEST_BACK_OFF
 
 
 def _any_after(connection: Connection, topic: str, position: int) -> bool:
@@ -80,9 +84,9 @@ def claim(connection: Connection, name: str, topic: str, now: datetime) -> str |
 
     Where another's claim is still there it has died, or is about to find out that it is no longer meant.
     """
-    cursor, mine = event_cursor.c, _of(name, topic)
+    mine = _of(name, topic)
     row = connection.execute(select(event_cursor).where(*mine).with_for_update()).one_or_none()
-    if row is None:
+    if row is None or (row.claim is None and _waits(row, now)):
         return None
     if row.claim is not None:
         connection.execute(update(event_cursor).where(*mine).values(claim=None))
@@ -138,9 +142,7 @@ def _of(name: str, topic: str) -> tuple[ColumnElement[bool], ...]:
     return event_cursor.c.subscriber == name, event_cursor.c.topic == topic
 
 
-def _park(
-    connection: Connection, name: str, event_id: int, attempts: int, error: str, now: datetime
-) -> None:
+def _park(connection: Connection, name: str, event_id: int, attempts: int, error: str, now: datetime) -> None:
     parked = event_parked.c
     values = {"attempts": attempts, "error": error, "parked_at": now}
     again = and_(parked.subscriber == name, parked.event_id == event_id)

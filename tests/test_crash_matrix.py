@@ -212,7 +212,13 @@ class Night(DaemonProcess):
         until(look, bool, what)
 
 
-NOT_COPIED = ("trade_calendar", "merge_lock", "cache_epoch", "event_order", "daemon")  # a new database has the first four
+NOT_COPIED = (
+    "trade_calendar",
+    "merge_lock",
+    "cache_epoch",
+    "event_order",
+    "daemon",
+)  # a new database has the first four
 Copy = Sequence[tuple[Table, list[dict[str, Any]]]]
 
 

@@ -29,11 +29,12 @@ def upgrade() -> None:
     op.bulk_insert(order, [{"id": 1, "last": newest or 0}])
     op.create_table(
         "event_cursor",
+        sa.Column("subscriber", sa.String(100), nullable=False, comment="<plugin>.<name>, or job:<id>"),
         sa.Column(
-            "subscriber", sa.String(100), nullable=False, comment="<plugin>.<name>, or job:<id>"
-        ),
-        sa.Column(
-            "topic", sa.String(64), nullable=False, comment="as subscribed to: a topic, or one that ends in .*"
+            "topic",
+            sa.String(64),
+            nullable=False,
+            comment="as subscribed to: a topic, or one that ends in .*",
         ),
         sa.Column("position", ID, nullable=False, comment="of the last event done with"),
         sa.Column("claim", sa.String(36), comment="of the process at work; left behind by one that died"),
@@ -46,9 +47,7 @@ def upgrade() -> None:
         ),
         sa.Column("next_try_at", Instant()),
         sa.Column("last_error", sa.String(500)),
-        sa.Column(
-            "seen_at", Instant(), nullable=False, comment="when the daemon last knew the subscriber"
-        ),
+        sa.Column("seen_at", Instant(), nullable=False, comment="when the daemon last knew the subscriber"),
         sa.PrimaryKeyConstraint("subscriber", "topic", name=op.f("pk_event_cursor")),
         **CLUSTERED,
     )
@@ -97,9 +96,7 @@ def _run_event() -> None:
             sa.Column("payload", sa.Text(), comment="JSON; null where the columns say it all")
         )
         batch_op.add_column(
-            sa.Column(
-                "position", ID, comment="in the order of delivery; null until it was seen committed"
-            )
+            sa.Column("position", ID, comment="in the order of delivery; null until it was seen committed")
         )
     event = sa.table("run_event", *map(sa.column, ("id", "kind", "to_status", "topic", "position")))
     word = sa.case((event.c.kind == "state", event.c.to_status), else_=event.c.kind)
