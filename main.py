@@ -33,6 +33,7 @@ ACTIONS = {
     "backup": "a checked copy of the database; list the copies, check one",
     "restore": "let a backup take the place of the database",
     "alert": "what is the matter: list, show, silence, unsilence; test: a message through every channel",
+    "events": "what happened: list; parked, retry, subscribers: what plugins could not take, and who listens",
     "cache": "what is kept because it is dear to make, and how often it was of use; clear: forget it",
     "doctor": "what could be wrong on this machine, and what to do",
     "demo": "a night on a simulated market, start to end",
@@ -47,6 +48,7 @@ OWN_OPTIONS = (
     "runs",
     "alert",
     "cache",
+    "events",
     *EVIDENCE,
     *BACKUPS,
 )  # main.py monitor --help
@@ -137,6 +139,10 @@ def options_of(action: str, rest: list[str]) -> argparse.Namespace:
         from scheduler.cache_line import parse as parse_cache
 
         return parse_cache(rest)
+    if action == "events":
+        from scheduler.event_line import parse as parse_events
+
+        return parse_events(rest)
     if action in EVIDENCE:
         from scheduler.evidence_words import parse as parse_evidence
 

@@ -54,6 +54,7 @@ EVIDENCE = ("quality", "report", "quarantine", "nav show", "metrics show", "rank
 OWN_LINES = {
     "alert": "scheduler.alert_line",
     "cache": "scheduler.cache_line",
+    "events": "scheduler.event_line",
     **dict.fromkeys(COMMANDS, "scheduler.command_line"),
     **dict.fromkeys(EVIDENCE, "scheduler.evidence_line"),
     **dict.fromkeys(("backup", "restore"), "scheduler.backup_line"),

@@ -54,8 +54,8 @@ TOPICS: dict[str, Topic] = {
     "run.chain_blocked": Topic("a run ended badly, and others wait for it", _OF_RUN),
     "run.silent": Topic("a run has said nothing for long", _OF_RUN),
     "data.nav.merged": Topic(
-        "NAVs were merged into fund_nav",
-        {"business_date": _DAY, "batch_id": (int,), "inserted": (int,), "revised": (int,)},
+        "NAVs were merged into fund_nav; by a back-fill in many batches, all of them counted as inserted",
+        {"business_date": _DAY, "batch_id": (int, type(None)), "inserted": (int,), "revised": (int,)},
     ),
     "data.metrics.calculated": Topic("metrics were saved", {"business_date": _DAY, "funds": (int,)}),
     "data.reference.collected": Topic(

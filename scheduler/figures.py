@@ -20,6 +20,7 @@ from core.nav_days import row_count
 from core.schema import fund_info, fund_nav, job_run, trade_calendar
 from core.trading_calendar import SHANGHAI
 from scheduler.cache_counts import Counted, cache_figures
+from scheduler.event_listing import EventFigures, event_figures
 from scheduler.health import REASONS
 from scheduler.job import DONE_WELL
 from scheduler.overview import Overview
@@ -38,6 +39,7 @@ class Figures:
     calendar_end: date | None  # the last trading day that the exchange has confirmed
     last_success: dict[str, datetime]  # job -> end of its good run of the newest business date
     cache: Mapping[Counted, int]
+    events: EventFigures
 
 
 def read_figures(engine: Engine, seen: Overview) -> Figures:
@@ -57,6 +59,7 @@ def read_figures(engine: Engine, seen: Overview) -> Figures:
             ),
             last_success={job: at for job, at in ends.items() if at is not None},
             cache=cache_figures(connection),
+            events=event_figures(connection),
         )
 
 
@@ -189,6 +192,19 @@ LABELLED: tuple[tuple[str, str, str, Callable[[Figures], Labelled]], ...] = (
         "Those of them that ended well.",
         "step",
         lambda found: [(rate.job, rate.succeeded) for rate in found.seen.success_7d],
+    ),
+    ("events", "Events on record.", "topic", lambda found: sorted(found.events.topics.items())),
+    (
+        "event_lag",
+        "Events that a subscriber has still to take.",
+        "subscriber",
+        lambda found: sorted(found.events.lag.items()),
+    ),
+    (
+        "events_parked",
+        "Events that a subscriber could not take.",
+        "subscriber",
+        lambda found: sorted(found.events.parked.items()),
     ),
 )
 

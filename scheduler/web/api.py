@@ -15,7 +15,7 @@ from flask import Flask, g, request
 
 from core import db
 from core.errors import NoDaemon, UsageError
-from scheduler import alert_listing, commands, listing, metrics_listing, nav_listing, quality
+from scheduler import alert_listing, commands, event_listing, listing, metrics_listing, nav_listing, quality
 from scheduler.overview import collect_overview
 from scheduler.web import market, params, records
 from scheduler.web.access import Access, Role
@@ -119,10 +119,23 @@ class Api:
         return self.ask("retry", run_id=asked.run)
 
     def list_events(self, asked: params.AskedEvents) -> Rows:
-        found = listing.list_events(
-            self.engine, run_id=asked.run, kind=asked.kind, before=asked.before, limit=asked.limit + 1
+        found = event_listing.list_events(
+            self.engine,
+            topic=asked.topic,
+            run_id=asked.run,
+            kind=asked.kind,
+            since=asked.since,
+            before=asked.before,
+            limit=asked.limit + 1,
         )
         return Rows.by_key(found, asked.limit, "before", "event")
+
+    def list_parked(self, asked: params.AskedParked) -> Rows:
+        found = event_listing.list_parked(self.engine, asked.limit + 1, asked.before)
+        return Rows.by_key(found, asked.limit, "before", "parked")
+
+    def list_subscribers(self, _asked: params.NoParams) -> Rows:
+        return Rows(event_listing.list_subscribers(self.engine))
 
     def list_commands(self, asked: params.AskedCommands) -> Rows:
         found = listing.list_commands(self.engine, asked.limit + 1, asked.before)
@@ -283,6 +296,8 @@ class Api:
             Route("POST", "/runs/{run}/cancel", self.cancel, run, records.Command, problems=of_run),
             Route("POST", "/runs/{run}/retry", self.retry, run, records.Command, problems=of_run),
             Route("GET", "/events", self.list_events, params.AskedEvents, Page[records.Event]),
+            Route("GET", "/events/parked", self.list_parked, params.AskedParked, Page[records.Parked]),
+            Route("GET", "/subscribers", self.list_subscribers, nothing, Page[records.Subscriber]),
             Route("GET", "/commands", self.list_commands, params.AskedCommands, Page[records.Command]),
             Route("GET", "/chain", self.chain, nothing, records.Chain),
             Route("GET", "/etl/status", self.etl_status, nothing, records.EtlStatus),
