@@ -98,7 +98,7 @@ class EventDispatch:
 
     def _bury(self) -> None:
         for name, child in list(self.children.items()):
-            if os.waitid(os.P_PID, child.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            if _has_ended(child.process):
                 kill_group(child.process.pid, signal.SIGKILL)  # what it forked
                 code = child.process.wait()
                 del self.children[name]
@@ -113,3 +113,9 @@ class EventDispatch:
             kill_group(child.process.pid, signal.SIGKILL)
             child.process.wait()
         self.children.clear()
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Without reaping it: until then nobody has its number again."""
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    return process.returncode is not None or os.waitid(os.P_PID, process.pid, options) is not None

@@ -21,7 +21,7 @@ LIMIT = 50
 def list_events(site: Site) -> str:
     asked, _ = site.asked(params.AskedEvents, limit=str(LIMIT)), site.translate
     found = site.api.list_events(asked)
-    parked = site.api.list_parked(params.AskedParked(before=None, limit=LIMIT))
+    parked = site.api.list_parked(params.AskedParked.model_validate({"limit": str(LIMIT)}))
     listeners = site.api.list_subscribers(params.NoParams())
     unread = (*OWN_WORDS, "limit")
     kept = {name: value for name, value in request.args.items() if value and name not in unread}
