@@ -19,8 +19,8 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/bandit -q -c pyproject.toml -r main.py config core scheduler
 
-# About 45 minutes. By default bench.failover does 200 dates and bench.thundering_herd 1,000 jobs. Not here, because
-# they take an hour, ten minutes or other libraries: bench.market_backfill, bench.scrape, bench.metrics_speed.
+# About 45 minutes. By default bench.failover does 200 dates, bench.thundering_herd 1,000 jobs, bench.events 100,000
+# events. Not here, because they take an hour, ten minutes or other libraries: bench.market_backfill, bench.scrape, bench.metrics_speed.
 bench: .venv/dev
 	$(BIN)/python -m bench.idle
 	$(BIN)/python -m bench.outage
@@ -35,6 +35,7 @@ bench: .venv/dev
 	$(BIN)/python -m bench.metrics_growth
 	$(BIN)/python -m bench.cleanup
 	$(BIN)/python -m bench.cache
+	$(BIN)/python -m bench.events --events 10000
 
 soak: .venv/dev
 	$(BIN)/python -m bench.soak

@@ -33,6 +33,7 @@ ACTIONS = {
     "backup": "a checked copy of the database; list the copies, check one",
     "restore": "let a backup take the place of the database",
     "alert": "what is the matter: list, show, silence, unsilence; test: a message through every channel",
+    "events": "what happened: list; parked, retry, subscribers: what plugins could not take, and who listens",
     "cache": "what is kept because it is dear to make, and how often it was of use; clear: forget it",
     "plugins": "what is installed beside the fund tasks: list, check, enable, disable",
     "tasks": "what jobs can run, with the parameters of each",
@@ -51,6 +52,7 @@ OWN_OPTIONS = (
     "alert",
     "cache",
     *PLUGINS,
+    "events",
     *EVIDENCE,
     *BACKUPS,
 )  # main.py monitor --help
@@ -145,6 +147,10 @@ def options_of(action: str, rest: list[str]) -> argparse.Namespace:
         from scheduler.plugin_line import parse as parse_plugins
 
         return parse_plugins(action, rest)
+    if action == "events":
+        from scheduler.event_line import parse as parse_events
+
+        return parse_events(rest)
     if action in EVIDENCE:
         from scheduler.evidence_words import parse as parse_evidence
 

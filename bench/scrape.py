@@ -168,7 +168,8 @@ def _fill_runs(engine: Engine, nights: list[date]) -> None:
             attempts.append({"run_id": run_id, "attempt": attempt, "status": status, **ended})
         moves = ((None, "QUEUED"), ("QUEUED", "RUNNING"), ("RUNNING", "SUCCESS"))
         for old, new in moves:
-            events.append({"run_id": run_id, "at": run[6], "from_status": old, "to_status": new})
+            states = {"from_status": old, "to_status": new, "topic": f"run.{new.lower()}"}
+            events.append({"run_id": run_id, "at": run[6], **states})
     with db.write(engine) as connection:
         connection.execute(insert(job_run), whole)
         connection.execute(insert(run_attempt), attempts)

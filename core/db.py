@@ -138,6 +138,15 @@ def write(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
+def write_when_used(engine: Engine) -> Iterator[Connection]:
+    """As `write`, but begun by the first statement: who computes before it holds no lock meanwhile."""
+    with _translated(engine), engine.connect() as connection:
+        connection = connection.execution_options(write=True)
+        yield connection
+        connection.commit()
+
+
+@contextmanager
 def _translated(engine: Engine) -> Iterator[None]:
     try:
         yield

@@ -84,6 +84,12 @@ class BatchRejected(NavKeeperError):
     code = "batch_rejected"
 
 
+class EventRefused(NavKeeperError):
+    """An event that is not of its topic: an unknown topic, other keys, a value of the wrong kind, too long."""
+
+    code = "event_refused"
+
+
 class UsageError(NavKeeperError):
     """The operator asked for something that makes no sense; the message says what would."""
 

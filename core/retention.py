@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_
 from core.schema import (
     backfilled_fund,
     data_update_log,
+    event_cursor,
     job_command,
     job_run,
     nav_batch,
@@ -80,9 +81,16 @@ def _runs(connection: Connection, before: datetime) -> ColumnElement[bool]:
 
 
 def _events(connection: Connection, before: datetime) -> ColumnElement[bool]:
-    """Those of runs under way stay: an alert's fingerprint keeps it from being given twice."""
-    under_way = connection.execute(select(job_run.c.id).where(job_run.c.status.in_(PENDING))).scalars()
-    return and_(run_event.c.at < before, run_event.c.run_id.not_in(under_way.all()))
+    """Those of runs under way stay: an alert's fingerprint keeps it from being given twice.
+
+    So do those that a subscriber has still to take, as long as it is there: who has not been seen for as long loses
+    them. What is parked goes with its event.
+    """
+    event, cursor = run_event.c, event_cursor.c
+    under_way = connection.execute(select(job_run.c.id).where(job_run.c.status.in_(PENDING))).scalars().all()
+    taken = connection.scalar(select(func.min(cursor.position)).where(cursor.seen_at >= before))
+    needed = [event.position <= taken] if taken is not None else []
+    return and_(event.at < before, or_(event.run_id.is_(None), event.run_id.not_in(under_way)), *needed)
 
 
 def _commands(_connection: Connection, before: datetime) -> ColumnElement[bool]:

@@ -55,10 +55,12 @@ job_run = Table(
     Column("absent_seconds", Integer, nullable=False, server_default="0", comment="while no daemon led"),
     Column("cancelled_by", String(64), comment="who wants it to end; it becomes CANCELLED"),
     Column("result", Text, comment="JSON that the task returned"),
+    Column("event_id", ID, comment="the event that asked for it"),
     UniqueConstraint("job_id", "scheduled_for"),
     Index(None, "status"),
     Index(None, "job_id", "business_date"),
     Index(None, "queued_at"),
+    Index(None, "job_id", "event_id", unique=True),  # SQLite adds no constraint to a table that is there
     sqlite_autoincrement=True,
     **COMMON,
 )
@@ -67,15 +69,25 @@ run_event = Table(
     "run_event",
     metadata,
     Column("id", ID, primary_key=True, autoincrement=True),
-    Column("run_id", ID, ForeignKey("job_run.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("run_id", ID, ForeignKey("job_run.id", ondelete="CASCADE"), index=True),
     Column("at", Instant, nullable=False),
     Column("from_status", String(12)),
-    Column("to_status", String(12), nullable=False),
+    Column("to_status", String(12), comment="null for what was published"),
     Column("reason", String(1000)),
     Column(
-        "kind", String(16), nullable=False, server_default="state", comment="state, chain_blocked, silent"
+        "kind",
+        String(16),
+        nullable=False,
+        server_default="state",
+        comment="state, chain_blocked, silent; event: published",
     ),
     Column("fingerprint", String(100), unique=True, comment="an alert of the same fingerprint is noted once"),
+    Column("topic", String(64), nullable=False),
+    Column("payload", Text, comment="JSON; null where the columns say it all"),
+    Column("position", ID, index=True, comment="in the order of delivery; null until it was seen committed"),
+    Index(None, "topic", "position"),
+    Index(None, "at"),
+    sqlite_autoincrement=True,
     **COMMON,
 )
 

@@ -39,6 +39,11 @@ from core.column_types import (
     Instant as Instant,
     metadata as metadata,
 )
+from core.event_tables import (
+    event_cursor as event_cursor,
+    event_order as event_order,
+    event_parked as event_parked,
+)
 from core.job_tables import (
     exchange_day as exchange_day,
     job as job,

@@ -284,6 +284,10 @@ def _finish(
     with context.commit() as commit:
         _forget(commit.connection, context, root if not missing and status is not RunStatus.FAILED else None)
         commit.end(status, merged, reason)
+        if merged:
+            about = {"business_date": context.business_date.isoformat(), "batch_id": None}
+            counts = {"inserted": merged, "revised": 0}
+            context.publish(commit.connection, "data.nav.merged", about | counts)
 
 
 def _forget(connection: Connection, context: RunContext, root: int | None) -> None:

@@ -55,6 +55,7 @@ OWN_LINES = {
     "alert": "scheduler.alert_line",
     "cache": "scheduler.cache_line",
     **dict.fromkeys(("plugins", "tasks"), "scheduler.plugin_line"),
+    "events": "scheduler.event_line",
     **dict.fromkeys(COMMANDS, "scheduler.command_line"),
     **dict.fromkeys(EVIDENCE, "scheduler.evidence_line"),
     **dict.fromkeys(("backup", "restore"), "scheduler.backup_line"),

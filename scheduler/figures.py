@@ -21,6 +21,7 @@ from core.schema import fund_info, fund_nav, job_run, trade_calendar
 from core.trading_calendar import SHANGHAI
 from scheduler import plugin_store
 from scheduler.cache_counts import Counted, cache_figures
+from scheduler.event_listing import EventFigures, event_figures
 from scheduler.health import REASONS
 from scheduler.job import DONE_WELL
 from scheduler.overview import Overview
@@ -40,6 +41,7 @@ class Figures:
     last_success: dict[str, datetime]  # job -> end of its good run of the newest business date
     cache: Mapping[Counted, int]
     plugins: Mapping[str, str]  # id -> state
+    events: EventFigures
 
 
 def read_figures(engine: Engine, seen: Overview) -> Figures:
@@ -60,6 +62,7 @@ def read_figures(engine: Engine, seen: Overview) -> Figures:
             last_success={job: at for job, at in ends.items() if at is not None},
             cache=cache_figures(connection),
             plugins={found.id: found.state for found in plugin_store.plugins(connection)},
+            events=event_figures(connection),
         )
 
 
@@ -192,6 +195,19 @@ LABELLED: tuple[tuple[str, str, str, Callable[[Figures], Labelled]], ...] = (
         "Those of them that ended well.",
         "step",
         lambda found: [(rate.job, rate.succeeded) for rate in found.seen.success_7d],
+    ),
+    ("events", "Events on record.", "topic", lambda found: sorted(found.events.topics.items())),
+    (
+        "event_lag",
+        "Events that a subscriber has still to take.",
+        "subscriber",
+        lambda found: sorted(found.events.lag.items()),
+    ),
+    (
+        "events_parked",
+        "Events that a subscriber could not take.",
+        "subscriber",
+        lambda found: sorted(found.events.parked.items()),
     ),
 )
 

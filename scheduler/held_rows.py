@@ -103,6 +103,7 @@ def release_rows(
     book_proposal: bool,
 ) -> Record:
     """Merge the rows after all and queue the metrics of their funds. Raises UsageError as `reject_rows`."""
+    from scheduler.events import publish
     from scheduler.firing import require_calendar
     from scheduler.tasks import pipeline_for, recalculate_newest
 
@@ -112,6 +113,9 @@ def release_rows(
     found = pipeline.release(list(dict.fromkeys(ids)), actor, note, now, book_proposal=book_proposal)
     with db.write(engine) as connection:
         run = recalculate_newest(connection, now, found.funds, actor)
+        if found.released:
+            day = calendar.newest_business_date(now).isoformat()
+            publish(connection, "quality.released", {"business_date": day, "rows": len(found.released)}, now)
     return {
         "released": found.released,
         "merged": found.merged,

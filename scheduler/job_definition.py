@@ -15,11 +15,12 @@ from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.cron import CronTrigger
 
-from core.errors import JobRefused
+from core.errors import EventRefused, JobRefused
 from core.trading_calendar import SHANGHAI
 from scheduler.catch_up import CatchUp
 from scheduler.condition import ACCEPTED, FORM, Need
 from scheduler.crontab import EXAMPLE
+from scheduler.events import check_wanted
 from scheduler.job import Job
 from scheduler.retry import RetryPolicy
 from scheduler.schedule import Due, Every, Never, Once, Schedule
@@ -262,11 +263,15 @@ def _needs_fit(value: object) -> bool:
 
 
 def _on_event(value: object) -> bool:
-    texts = [value] if isinstance(value, str) else value
-    return isinstance(texts, list) and all(
-        isinstance(text, str) and re.fullmatch(r"[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?", text) and len(text) <= 100
-        for text in texts
-    )
+    texts = [value] if isinstance(value, str) and value else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return False
+    try:
+        for text in texts:
+            check_wanted(text)
+    except EventRefused:
+        return False
+    return True
 
 
 CHECKS: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
@@ -291,7 +296,11 @@ CHECKS: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
         lambda value: value is None or _some_instant(value),
     ),
     ("anchor", "an instant such as 2026-03-01T09:30, from which `every` is counted", _some_instant),
-    ("on_event", 'a topic such as "data.nav.merged" or "run.*", or a list of such', _on_event),
+    (
+        "on_event",
+        'a topic such as "data.nav.merged", "quality.*" or "<plugin id>.*", or a list of such: docs/events.md',
+        _on_event,
+    ),
     (
         "calendar",
         f'"{HOME}" or the code of another exchange such as "XHKG", or left out for every day',

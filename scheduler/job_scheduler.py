@@ -30,6 +30,8 @@ from scheduler.alert_dispatch import Dispatch, Outlets
 from scheduler.alert_watch import AlertWatch, note_absence
 from scheduler.chain import release_given_up, release_waiting
 from scheduler.clock import Clock
+from scheduler.event_dispatch import EventDispatch
+from scheduler.event_firing import fire_events
 from scheduler.firing import Firing, require_calendar
 from scheduler.job import Job
 from scheduler.jobs import Jobs
@@ -93,6 +95,7 @@ class FundJobScheduler:
         self.alerts = AlertWatch(self.leader, jobs, logs, switch=outlets.switch)
         self.dispatch = Dispatch(self.leader, outlets)
         self.plugins = PluginWatch(self.leader, plugins)
+        self.events = EventDispatch(self.leader)
         self.recovered = float("-inf")  # these four: time.monotonic()
         self.looked = float("-inf")
         self.complained: float | None = None
@@ -133,6 +136,7 @@ class FundJobScheduler:
         except LeadershipLost as error:
             log.error("%s; stepping down", error)
             self.supervisor.abandon()
+            self.events.stop()
         except (NavKeeperError, SQLAlchemyError, OSError) as error:
             if self.complained is None or time.monotonic() - self.complained >= COMPLAIN_SECONDS:
                 log.error("%s; trying again every second", str(error).splitlines()[0])
@@ -156,7 +160,9 @@ class FundJobScheduler:
         self.answer(now)
         if self.signals:
             return
+        self.events.tend(now)
         self.firing.fire_due(now)
+        fire_events(self.leader, self.jobs, now)
         release_waiting(self.leader, self.jobs, now, self.jobs.wrong)
         self.supervisor.start_queued(now)
         self.dispatch.tend(now)
@@ -222,6 +228,7 @@ class FundJobScheduler:
             log.info("stopping: waiting for %d running jobs", len(self.supervisor.children))
         if self.signals > 1 or time.monotonic() - self.stopping_since >= self.drain:
             self.supervisor.terminate_all("the daemon was stopped")
+        self.events.stop()
         if self.supervisor.any_alive():
             return
         self.plugins.stop()

@@ -173,7 +173,9 @@ def show_run(engine: Engine, run_id: int, now: datetime) -> Record:
             select(run_attempt).where(run_attempt.c.run_id == run_id).order_by(run_attempt.c.attempt)
         ).all()
         events = connection.execute(
-            select(run_event).where(run_event.c.run_id == run_id).order_by(run_event.c.id)
+            select(run_event)
+            .where(run_event.c.run_id == run_id, run_event.c.to_status.is_not(None))
+            .order_by(run_event.c.id)
         ).all()
     of_event = ("at", "kind", "from_status", "to_status", "reason")
     of_attempt = ("attempt", "status", "started_at", "finished_at", "reason", "exit_code", "log_file")
@@ -243,35 +245,6 @@ def _end_of(path: Path, last: int | None) -> bytes:
             return file.read()
         file.seek(-last - 1, os.SEEK_END)  # one more: it may be the end of the line before
         return file.read(last + 1).partition(b"\n")[2]
-
-
-def list_events(
-    engine: Engine,
-    *,
-    run_id: int | None = None,
-    kind: str | None = None,
-    before: int | None = None,
-    limit: int,
-) -> list[Record]:
-    """What befell the runs, newest first: changes of state, and what somebody should hear of."""
-    event = run_event.c
-    query = select(run_event, job_run.c.job_id, job_run.c.business_date).join(
-        job_run, job_run.c.id == event.run_id
-    )
-    if before is not None:
-        query = query.where(event.id < before)
-    if run_id is not None:
-        query = query.where(event.run_id == run_id)
-    if kind is not None:
-        query = query.where(event.kind == kind)
-    with db.read(engine) as connection:
-        rows = connection.execute(query.order_by(event.id.desc()).limit(limit)).all()
-    fields = ("at", "kind", "from_status", "to_status", "reason")
-    return [
-        {"event": row.id, "run": row.run_id, "job": row.job_id, "business_date": row.business_date}
-        | _fields(row, *fields)
-        for row in rows
-    ]
 
 
 def list_commands(engine: Engine, limit: int, before: int | None = None) -> list[Record]:

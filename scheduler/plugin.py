@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.version import InvalidVersion, Version
 
+from core.errors import EventRefused
+from scheduler.events import check_wanted
 from scheduler.task_params import InstantText as InstantText, Params as Params
 
 if TYPE_CHECKING:
@@ -78,7 +80,23 @@ class Subscriber:
 
     id: str
     topics: tuple[str, ...]
-    function: Callable[[Connection, Any], None]
+    function: Callable[[Connection, Any], object]
+
+    def __post_init__(self) -> None:
+        if not self.topics:
+            raise ValueError(f"subscriber {self.id} has no topics")
+        for topic in self.topics:
+            try:
+                check_wanted(topic)
+            except EventRefused as error:
+                raise ValueError(f"subscriber {self.id}: {error}") from None
+        if not callable(self.function) or "<" in getattr(self.function, "__qualname__", "<"):
+            raise ValueError(f"function of subscriber {self.id} must be a function of a module")
+
+    @property
+    def path(self) -> str:
+        """By which another process finds the function: "module:name"."""
+        return f"{self.function.__module__}:{self.function.__qualname__}"
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,9 @@ def manifest_of(plugin: Plugin) -> dict[str, Any]:
         ],
         "tables": [] if plugin.tables is None else sorted(plugin.tables.tables),
         "migrations": len(plugin.migrations),
-        "subscribers": [{"id": item.id, "topics": list(item.topics)} for item in plugin.subscribers],
+        "subscribers": [
+            {"id": item.id, "topics": list(item.topics), "function": item.path} for item in plugin.subscribers
+        ],
     }
 
 

@@ -45,6 +45,11 @@ class Found:
         return tasks
 
     @property
+    def subscribers(self) -> Sequence[Mapping[str, Any]]:
+        subscribers: Sequence[Mapping[str, Any]] = self.manifest.get("subscribers", ())
+        return subscribers
+
+    @property
     def requires(self) -> Sequence[str]:
         requires: Sequence[str] = self.manifest.get("requires", ())
         return requires

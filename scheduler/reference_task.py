@@ -63,6 +63,8 @@ def collect_reference(context: RunContext, params: ReferenceParams) -> None:
                 reasons += [wrong] if wrong else []
             status = RunStatus.PARTIAL if reasons else RunStatus.SUCCESS
             commit.end(status, saved, "; ".join(reasons)[:1000] or None)
+            about = {"business_date": context.business_date.isoformat(), "rows": saved}
+            context.publish(commit.connection, "data.reference.collected", about)
     finally:
         source.close()
 

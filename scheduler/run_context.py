@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, Row
 from core import db
 from core.crash_points import reached
 from core.errors import ClaimLost, ConfigurationError, DatabaseUnavailable
-from scheduler import run_store
+from scheduler import events, run_store
 from scheduler.clock import Clock
 from scheduler.job import RunStatus
 from scheduler.process_identity import peak_memory_kb
@@ -127,6 +127,10 @@ class RunContext:
         """There is nothing to do, and nothing was done."""
         with self.commit() as commit:
             commit.end(RunStatus.SKIPPED, 0, reason)
+
+    def publish(self, connection: Connection, topic: str, payload: Mapping[str, Any]) -> int:
+        """Say what this transaction does; nobody hears of it unless it is committed. Raises EventRefused."""
+        return events.publish(connection, topic, payload, self.now(), self.run_id)
 
     def fail(self, reason: str, *, retry: bool) -> None:
         """Record a failed attempt; if even that is impossible, the supervisor will."""

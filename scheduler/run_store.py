@@ -55,8 +55,9 @@ def add_run(
     requested_by: str = BY_SCHEDULE,
     reason: str | None = None,
     retry: RetryPolicy | None = None,
+    event_id: int | None = None,
 ) -> int | None:
-    """Insert a run; None if this fire of the job has one already (a UNIQUE constraint says so)."""
+    """Insert a run; None if this fire of the job, or this event, has one already (a UNIQUE constraint says so)."""
     values = {
         "job_id": job_id,
         "task": task,
@@ -68,6 +69,7 @@ def add_run(
         "retry_policy": json.dumps(asdict(retry)) if retry else None,
         "requested_by": requested_by,
         "queued_at": now,
+        "event_id": event_id,
         "finished_at": now if status not in PENDING else None,
     }
     try:
@@ -94,6 +96,7 @@ def _note(
             from_status=old and old.value,
             to_status=new.value,
             reason=reason and reason[:TEXT],
+            topic=f"run.{new.value.lower()}",
         )
     )
 
@@ -103,6 +106,7 @@ def note_alert(
 ) -> bool:
     """An event that somebody should hear of, once per fingerprint; whether it is news."""
     values = {"run_id": run.id, "at": now, "to_status": run.status, "reason": reason[:TEXT], "kind": kind}
+    values |= {"topic": f"run.{kind}"}
     try:
         with connection.begin_nested():
             connection.execute(insert(run_event).values(**values, fingerprint=fingerprint))

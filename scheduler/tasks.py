@@ -134,7 +134,27 @@ def validate_nav(context: RunContext, params: ValidateParams) -> None:
                 result.merged, result.quarantined, result.total, pipeline.thresholds.share_quarantined
             )
             commit.end(*_with_gates(status, result, reason))
+        publish_merge(context, commit.connection, result)
     _report(context)
+
+
+def publish_merge(context: RunContext, connection: Connection, result: NavResult) -> None:
+    """What a merge did; what was released comes as a batch of its own."""
+    day = {"business_date": context.business_date.isoformat()}
+    look = result.second_look
+    if result.is_valid and result.merged:
+        counts = {"batch_id": result.batch_id, "inserted": result.inserted, "revised": result.revised}
+        context.publish(connection, "data.nav.merged", day | counts)
+    if result.quarantined:
+        held = {"batch_id": result.batch_id, "rows": result.quarantined}
+        context.publish(connection, "quality.quarantined", day | held)
+    if look.released:
+        context.publish(connection, "quality.released", day | {"rows": len(look.released)})
+
+
+def publish_metrics(context: RunContext, connection: Connection, funds: int) -> None:
+    payload = {"business_date": context.business_date.isoformat(), "funds": funds}
+    context.publish(connection, "data.metrics.calculated", payload)
 
 
 def _with_gates(
@@ -187,6 +207,7 @@ def calculate_metrics(context: RunContext, params: MetricsParams) -> None:
             save_metrics(commit.connection, context.business_date, found.rows(), params.fund_codes)
             rank_store.rank_stored(commit.connection, context.business_date)
         commit.end(RunStatus.SUCCESS, len(found.codes), then)
+        publish_metrics(context, commit.connection, len(found.codes))
 
 
 def weekly_full_calc(context: RunContext, _params: Params) -> None:
@@ -207,6 +228,7 @@ def weekly_full_calc(context: RunContext, _params: Params) -> None:
         nav_store.lock_merges(commit.connection)
         days, funds = nav_days.recount(commit.connection), fund_series.recount(commit.connection)
         commit.end(RunStatus.SUCCESS, len(found.codes))
+        publish_metrics(context, commit.connection, len(found.codes))
     if others:
         context.log.warning(
             "the metrics of %d funds were not what their NAVs give, %s first: replaced",
@@ -331,6 +353,7 @@ def _merge_news(
     status = RunStatus.PARTIAL if result.quarantined > many else RunStatus.SUCCESS
     reason = f"{result.quarantined} of {result.total} new rows quarantined" if result.quarantined else None
     commit.end(status, result.inserted + result.revised, reason)
+    publish_merge(context, connection, result)
 
 
 def recalculate(

@@ -103,7 +103,9 @@ def fill(engine: Engine, folder: Path) -> None:
         for number, (old, new) in enumerate((("QUEUED", "RUNNING"), ("RUNNING", "FAILED"))):
             when = begun + timedelta(seconds=2 * number)
             connection.execute(
-                insert(run_event).values(run_id=2, at=when, from_status=old, to_status=new, kind="state")
+                insert(run_event).values(
+                    run_id=2, at=when, from_status=old, to_status=new, topic=f"run.{new.lower()}"
+                )
             )
         run = run_store.get_run(connection, 2)
         assert run is not None

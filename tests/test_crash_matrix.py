@@ -212,8 +212,8 @@ class Night(DaemonProcess):
         until(look, bool, what)
 
 
-# A new database has the first four.
-NOT_COPIED = ("trade_calendar", "merge_lock", "cache_epoch", "job_change", "daemon")
+# A new database has the first five.
+NOT_COPIED = ("trade_calendar", "merge_lock", "cache_epoch", "event_order", "job_change", "daemon")
 Copy = Sequence[tuple[Table, list[dict[str, Any]]]]
 
 

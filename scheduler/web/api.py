@@ -19,6 +19,7 @@ from core.errors import JobChanged, JobRefused, NoDaemon, UnknownJob, UsageError
 from scheduler import (
     alert_listing,
     commands,
+    event_listing,
     job_listing,
     listing,
     metrics_listing,
@@ -173,10 +174,23 @@ class Api:
         return self.ask("retry", run_id=asked.run)
 
     def list_events(self, asked: params.AskedEvents) -> Rows:
-        found = listing.list_events(
-            self.engine, run_id=asked.run, kind=asked.kind, before=asked.before, limit=asked.limit + 1
+        found = event_listing.list_events(
+            self.engine,
+            topic=asked.topic,
+            run_id=asked.run,
+            kind=asked.kind,
+            since=asked.since,
+            before=asked.before,
+            limit=asked.limit + 1,
         )
         return Rows.by_key(found, asked.limit, "before", "event")
+
+    def list_parked(self, asked: params.AskedParked) -> Rows:
+        found = event_listing.list_parked(self.engine, asked.limit + 1, asked.before)
+        return Rows.by_key(found, asked.limit, "before", "parked")
+
+    def list_subscribers(self, _asked: params.NoParams) -> Rows:
+        return Rows(event_listing.list_subscribers(self.engine))
 
     def list_commands(self, asked: params.AskedCommands) -> Rows:
         found = listing.list_commands(self.engine, asked.limit + 1, asked.before)
@@ -375,6 +389,8 @@ class Api:
             Route("POST", "/runs/{run}/cancel", self.cancel, run, records.Command, problems=of_run),
             Route("POST", "/runs/{run}/retry", self.retry, run, records.Command, problems=of_run),
             Route("GET", "/events", self.list_events, params.AskedEvents, Page[records.Event]),
+            Route("GET", "/events/parked", self.list_parked, params.AskedParked, Page[records.Parked]),
+            Route("GET", "/subscribers", self.list_subscribers, nothing, Page[records.Subscriber]),
             Route("GET", "/commands", self.list_commands, params.AskedCommands, Page[records.Command]),
             Route("GET", "/plugins", self.list_plugins, nothing, Page[records.Plugin]),
             Route("GET", "/tasks", self.list_tasks, nothing, Page[records.Task]),

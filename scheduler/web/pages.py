@@ -14,6 +14,7 @@ from scheduler.shared_answer import SharedAnswer
 from scheduler.web import (
     alerts_page,
     assets,
+    events_page,
     funds_page,
     jobs_page,
     login_page,
@@ -65,6 +66,7 @@ PAGES = (
     Page("GET", "/alerts/<alert>", alerts_page.show_alert),
     Page("POST", "/alerts/<alert>/silence", alerts_page.silence, Role.ADMIN),
     Page("POST", "/alerts/<alert>/unsilence", alerts_page.unsilence, Role.ADMIN),
+    Page("GET", "/events", events_page.list_events),
     Page("GET", "/login", login_page.ask_token, Role.ANYONE),
     Page("POST", "/login", login_page.log_in, Role.ANYONE),
     Page("POST", "/logout", login_page.log_out, Role.ANYONE),

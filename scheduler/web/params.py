@@ -231,8 +231,17 @@ class AskedSearch(Params):
 
 class AskedEvents(Params):
     run: Id | None = None
-    kind: Literal["state", "chain_blocked", "silent"] | None = None
+    topic: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]{0,62}\*?$")] | None = Field(
+        None, description="a topic, or all that begin alike, such as quality.*"
+    )
+    kind: Literal["state", "chain_blocked", "silent", "event"] | None = None
+    since: InstantText | None = None
     before: Id | None = Field(None, description="only events with a smaller number")
+    limit: Whole = limit_of(500)
+
+
+class AskedParked(Params):
+    before: Id | None = Field(None, description="only those with a smaller number")
     limit: Whole = limit_of(500)
 
 

@@ -76,15 +76,42 @@ class Change(Record):
     at: datetime
     kind: str
     from_status: str | None
-    to_status: str
+    to_status: str | None
     reason: str | None
 
 
 class Event(Change):
     event: int
-    run: int
-    job: str
-    business_date: date
+    topic: str
+    run: int | None
+    job: str | None
+    business_date: date | None
+    payload: dict[str, Any]
+
+
+class Parked(Record):
+    parked: int
+    subscriber: str
+    event: int
+    topic: str
+    at: datetime
+    attempts: int
+    error: str
+    parked_at: datetime
+    retry_by: str | None
+
+
+class Subscriber(Record):
+    subscriber: str
+    topic: str
+    position: int
+    lag: int
+    working: bool
+    attempts: int
+    next_try_at: datetime | None
+    last_error: str | None
+    parked: int
+    seen_at: datetime
 
 
 class RunDetail(Run):

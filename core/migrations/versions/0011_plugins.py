@@ -49,5 +49,5 @@ def upgrade() -> None:
         **COMMON,
     )
     op.create_index(op.f("ix_plugin_source_plugin_id"), "plugin_source", ["plugin_id"])
-    with op.batch_alter_table("job_run") as run:
-        run.add_column(sa.Column("result", sa.Text(), comment="JSON that the task returned"))
+    # Not in a batch: SQLite would make job_run anew, and its events and attempts would go with the old one.
+    op.add_column("job_run", sa.Column("result", sa.Text(), comment="JSON that the task returned"))
