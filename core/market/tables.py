@@ -7,7 +7,6 @@ from sqlalchemy import (
     Column,
     Date,
     Double,
-    Integer,
     MetaData,
     SmallInteger,
     String,
@@ -58,7 +57,7 @@ market_fundamental = Table(
     Column("source_rate", Double, comment="subscription fee before discount, percent"),
     Column("current_rate", Double, comment="subscription fee as charged, percent"),
     Column("minimum_purchase", Double, comment="yuan"),
-    Column("managers", Text, nullable=False, comment="JSON: id, name, days, funds and their size"),
+    Column("managers", Text, nullable=False, comment="JSON: id, name, term, funds: as published"),
     Column("allocation_date", Date, comment="end of the quarter of the shares"),
     Column("stock_share", Double, comment="percent of net assets"),
     Column("bond_share", Double, comment="percent of net assets; over 100 with borrowed money"),
@@ -66,6 +65,7 @@ market_fundamental = Table(
     Column("stocks", Text, nullable=False, comment="JSON list of the largest holdings' codes"),
     Column("bonds", Text, nullable=False, comment="JSON list of the largest holdings' codes"),
     Column("page_time", Instant, comment="when the page says it was made"),
+    Column("fetched_at", Instant, nullable=False),
     **CLUSTERED,
 )
 
@@ -105,8 +105,6 @@ market_news = Table(
     Column("classes", String(200), nullable=False, comment="a blank before and after each"),
     Column("importance", SmallInteger, nullable=False, comment="0 to 100"),
     Column("mood", SmallInteger, nullable=False, comment="-100 to 100"),
-    Column("fingerprint", String(16), nullable=False, comment="simhash of 64 bits in hex"),
-    Column("seen", Integer, nullable=False, comment="entries that told the same"),
     Column("fetched_at", Instant, nullable=False),
     **COMMON,
 )

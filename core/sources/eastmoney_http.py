@@ -353,3 +353,19 @@ def _is_loopback(host: str) -> bool:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def http_client(
+    *bases: str, requests_per_second: float, headers: Mapping[str, str] = _HEADERS, attempts: int = 4
+) -> EastmoneyHttp:
+    """A client for other public sites than that of NAVs, with the usual limits; one connection at a time."""
+    return EastmoneyHttp(
+        bases,
+        connect_timeout=10.0,
+        read_timeout=30.0,
+        total_timeout=120.0,
+        attempts=attempts,
+        requests_per_second=requests_per_second,
+        connections=1,
+        headers=headers,
+    )
