@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field
+from sqlalchemy import insert, select
 
 from core import db
 from core.errors import ConfigurationError, NavKeeperError, NotReady, SourceError, UsageError
 from core.market.migrations import MIGRATIONS
-from core.market.tables import market_risk, metadata
+from core.market.tables import (
+    market_fundamental,
+    market_index_bar,
+    market_news,
+    market_risk,
+    market_technical,
+    metadata,
+)
+from core.trading_calendar import SHANGHAI
 from scheduler.plugin import Params, Plugin, Task, TaskResult
 
 if TYPE_CHECKING:
@@ -22,6 +32,16 @@ if TYPE_CHECKING:
     from scheduler.run_context import RunContext
 
 LONGEST_REASON = 1000
+SHOWN = 5
+NEWS_KEPT = timedelta(
+    days=30
+)  # as core.retention has it: what is older would be cleaned up, and be new again
+NEWS_TOLD = 20
+QUICK_NEWS = (
+    "https://np-weblist.eastmoney.com/comm/web/getFastNewsList"
+    "?client=web&biz=web_724&fastColumn=102&sortEnd=&pageSize=200&req_trace=1"
+)
+FundCode = Annotated[str, Field(pattern=r"^[0-9]{6}$")]
 Write = Callable[["Connection"], None]
 
 
@@ -119,10 +139,159 @@ def risk(context: RunContext, params: RiskParams) -> TaskResult:
     return _result(len(known), reasons, write, data)
 
 
+class TechnicalParams(Params):
+    fund_codes: tuple[FundCode, ...] = ()  # watched, beside those that the holdings plugin has orders for
+    indexes: tuple[FundCode, ...] = ("000300", "000985")
+    days: int = Field(90, ge=1, le=90)  # so far back rows are stored; older ones are cleaned up
+    quote_url: str = "https://push2his.eastmoney.com"
+    requests_per_second: float = Field(2.0, gt=0, le=1000)
+
+
+def technical(context: RunContext, params: TechnicalParams) -> TaskResult:
+    """Indicators of funds held and watched, and of indexes, whose bars are asked for first."""
+    from core.market import technical as prices
+    from core.market.store import save
+    from core.sources.eastmoney_http import http_client
+
+    day, now = context.business_date, context.now()
+    since = day - timedelta(days=params.days)
+    http = http_client(params.quote_url, requests_per_second=params.requests_per_second)
+    parts = [(f"index:{code}", partial(_bars, context, http, params, code)) for code in params.indexes]
+    try:
+        fetched, reasons = _each(context, parts, needed=False)
+    finally:
+        http.close()
+    bars = [bar._asdict() | {"fetched_at": now} for _name, found in fetched for bar in found]
+    with db.read(context.engine) as connection:
+        funds = sorted({*params.fund_codes, *prices.held_funds(connection)})
+    if not funds and not params.indexes:
+        raise NotReady(
+            "there is nothing to look at: name fund_codes or indexes, or turn the holdings plugin on"
+        )
+    with context.transaction() as connection:  # the indicators look at all bars, and hold no lock meanwhile
+        changed = save(connection, market_index_bar, bars, "fetched_at")
+    context.log.info("technical: %d bars of indexes are new or changed", changed)
+    rows: list[dict[str, Any]] = []
+    without = []
+    looked_at = [(f"index:{code}", code, prices.index_prices) for code in params.indexes]
+    looked_at += [(code, code, prices.fund_prices) for code in funds]
+    for name, code, of in looked_at:
+        with db.read(context.engine) as connection:
+            found = of(connection, code, day)
+        rows += prices.rows_of(name, found, since, now)
+        without += [] if found.days else [name]
+    reasons += [f"no prices of {', '.join(without[:SHOWN])}"] if without else []
+
+    def write(connection: Connection) -> None:
+        changed = save(connection, market_technical, rows, "calculated_at")
+        context.log.info("technical: %d of %d rows are new or changed", changed, len(rows))
+
+    return _result(len(rows), reasons, write)
+
+
+def _bars(context: RunContext, http: EastmoneyHttp, params: TechnicalParams, code: str) -> Any:
+    from core.market.technical import fetch_bars, newest_bar
+
+    with db.read(context.engine) as connection:
+        newest = newest_bar(connection, code)
+    return fetch_bars(http, params.quote_url, code, newest, context.business_date)
+
+
+class FundamentalParams(Params):
+    fund_codes: tuple[FundCode, ...] = ()  # watched, beside those that the holdings plugin has orders for
+    fund_url: str = "https://fund.eastmoney.com"
+    requests_per_second: float = Field(1.0, gt=0, le=1000)
+
+
+def fundamentals(context: RunContext, params: FundamentalParams) -> TaskResult:
+    """Size, fees, managers and holdings as they stand now, under the date (Shanghai) of the reading; a page a fund."""
+    from core.market.fundamentals import fetch_fundamentals
+    from core.market.store import save
+    from core.market.technical import held_funds
+    from core.sources.eastmoney_http import http_client
+
+    with db.read(context.engine) as connection:
+        funds = sorted({*params.fund_codes, *held_funds(connection)})
+    if not funds:
+        return TaskResult(
+            0, "SKIPPED", "no fund is watched or held: name fund_codes, or turn the holdings plugin on"
+        )
+    http = http_client(params.fund_url, requests_per_second=params.requests_per_second)
+    try:
+        parts = [(code, partial(fetch_fundamentals, http, params.fund_url, code)) for code in funds]
+        fetched, reasons = _each(context, parts)
+    finally:
+        http.close()
+    now = context.now()
+    as_of = now.astimezone(SHANGHAI).date()
+    rows = [found | {"as_of": as_of, "fetched_at": now} for _code, found in fetched]
+
+    def write(connection: Connection) -> None:
+        save(connection, market_fundamental, rows, "fetched_at")
+
+    return _result(len(rows), reasons, write)
+
+
+class NewsParams(Params):
+    feeds: tuple[str, ...] = (QUICK_NEWS,)  # addresses of RSS, Atom, or Eastmoney's JSON
+    requests_per_second: float = Field(1.0, gt=0, le=1000)
+
+
+def news(context: RunContext, params: NewsParams) -> TaskResult:
+    """What the feeds have and the last days' news do not tell: judged, kept, and told as one event."""
+    from core.market.feeds import fetch_entries
+    from core.market.news import as_row, fresh
+    from core.sources.eastmoney_http import http_client
+
+    if not params.feeds:
+        raise UsageError("feeds is empty: name the address of at least one")
+    now = context.now()
+    http = http_client(*params.feeds, requests_per_second=params.requests_per_second)
+    try:
+        parts = [(_host(url), partial(fetch_entries, http, url, now)) for url in params.feeds]
+        fetched, reasons = _each(context, parts)
+    finally:
+        http.close()
+    oldest = now - NEWS_KEPT
+    sources = {
+        entry: host
+        for host, entries in reversed(fetched)
+        for entry in entries
+        if entry.published_at >= oldest
+    }
+
+    def write(connection: Connection) -> None:
+        known = select(market_news.c.title).where(market_news.c.published_at >= oldest)
+        found = fresh(sources, connection.execute(known).scalars())
+        rows = [as_row(entry, sources[entry], now) for entry in found]
+        if rows:
+            connection.execute(insert(market_news), rows)
+            context.publish(connection, "market.news", _told(rows))
+        context.log.info("news: %d of %d entries are new", len(rows), len(sources))
+
+    return _result(len(sources), reasons, write)
+
+
+def _told(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The event: how many, and the weightiest of them."""
+    first = sorted(rows, key=lambda row: (-row["importance"], row["published_at"]))[:NEWS_TOLD]
+    names = ("title", "link", "importance", "mood")
+    items = [
+        {name: row[name] for name in names}
+        | {"classes": row["classes"].split(), "published_at": row["published_at"].isoformat()}
+        for row in first
+    ]
+    return {"new": len(rows), "items": items}
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or "?"
+
+
 def _each(
-    context: RunContext, parts: list[tuple[str, Callable[[], Any]]]
+    context: RunContext, parts: list[tuple[str, Callable[[], Any]]], *, needed: bool = True
 ) -> tuple[list[tuple[str, Any]], list[str]]:
-    """What each part gave, and why others gave nothing; raises where all of them failed."""
+    """What each part gave, and why others gave nothing; raises where all failed and are `needed`."""
     found: list[tuple[str, Any]] = []
     errors: list[NavKeeperError] = []
     reasons = []
@@ -134,7 +303,7 @@ def _each(
             errors.append(error)
             reasons.append(f"{name}: {error.code}: {error}")
         context.progress(number, len(parts), "lists")
-    if errors and len(errors) == len(parts):
+    if needed and errors and len(errors) == len(parts):
         raise next((error for error in errors if error.retry), errors[0])
     return found, reasons
 
@@ -156,12 +325,36 @@ PLUGIN = Plugin(
     description="Technical indicators, fundamentals, macro figures, news, and a macro risk score",
     tasks=(
         Task(
+            "market.technical",
+            "Technical indicators",
+            "SMA, EMA, RSI, MACD, Bollinger, ATR of funds held and watched, and of indexes",
+            TechnicalParams,
+            technical,
+            "market_technical",
+        ),
+        Task(
+            "market.fundamentals",
+            "Fundamentals",
+            "Size, fees, managers and holdings of funds held and watched",
+            FundamentalParams,
+            fundamentals,
+            "market_fundamental",
+        ),
+        Task(
             "market.macro",
             "Macro figures",
             "CPI, PPI, PMI, money, LPR, Shibor; FRED series with your key",
             MacroParams,
             macro,
             "market_macro",
+        ),
+        Task(
+            "market.news",
+            "News",
+            "Entries of feeds, classified, scored, each once",
+            NewsParams,
+            news,
+            "market_news",
         ),
         Task(
             "market.risk",

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, select
 
 from config.settings import load_settings
 from core import db
+from core.errors import NavKeeperError
 from scheduler import run_store
 from scheduler.job import RunStatus
 from scheduler.market_plugin import PLUGIN
@@ -70,7 +71,11 @@ class Market:
         """One run of a task to its end; its errors are raised."""
         task = next(task for task in PLUGIN.tasks if task.id == f"market.{name}")
         context = self.context(task.id, day, at(day, hour))
-        result = task.function(context, task.params(**params))
+        try:
+            result = task.function(context, task.params(**params))
+        except NavKeeperError as error:
+            context.fail(f"{error.code}: {error}", retry=error.retry)
+            raise
         assert result is not None
         with context.commit() as commit:
             if result.write is not None:
