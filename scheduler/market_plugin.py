@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from core.sources.eastmoney_http import EastmoneyHttp
-    from scheduler.run_context import RunContext
+
+    RunContext = Any  # with publish and secret: scheduler.run_context.RunContext once it has them
 
 LONGEST_REASON = 1000
 SHOWN = 5
@@ -119,9 +120,9 @@ def risk(context: RunContext, params: RiskParams) -> TaskResult:
         context.progress(number, len(days), "days")
     known = [found for found in scores if found.score is not None]
     if not known:
-        missing = ", ".join(scores[0].missing)
+        lacking = ", ".join(scores[0].missing)
         raise NotReady(
-            f"too little is known for {days[0]}: {missing}; first run the jobs market.macro and reference"
+            f"too little is known for {days[0]}: {lacking}; first run the jobs market.macro and reference"
         )
     now = context.now()
 
@@ -173,6 +174,7 @@ def technical(context: RunContext, params: TechnicalParams) -> TaskResult:
     context.log.info("technical: %d bars of indexes are new or changed", changed)
     rows: list[dict[str, Any]] = []
     without = []
+    looked_at: list[tuple[str, str, Callable[..., Any]]]
     looked_at = [(f"index:{code}", code, prices.index_prices) for code in params.indexes]
     looked_at += [(code, code, prices.fund_prices) for code in funds]
     for name, code, of in looked_at:
@@ -289,7 +291,7 @@ def _host(url: str) -> str:
 
 
 def _each(
-    context: RunContext, parts: list[tuple[str, Callable[[], Any]]], *, needed: bool = True
+    context: RunContext, parts: Sequence[tuple[str, Callable[[], Any]]], *, needed: bool = True
 ) -> tuple[list[tuple[str, Any]], list[str]]:
     """What each part gave, and why others gave nothing; raises where all failed and are `needed`."""
     found: list[tuple[str, Any]] = []

@@ -32,7 +32,7 @@ def save(connection: Connection, table: Table, rows: Sequence[Record], stamp: st
     if changed:
         where = and_(*(column == bindparam(f"key_{column.name}") for column in key))
         names = {column.name for column in key}
-        values = {name: bindparam(f"new_{name}") for name in changed[0] if name not in names}
+        values: Record = {name: bindparam(f"new_{name}") for name in changed[0] if name not in names}
         given_values = [
             {f"key_{name}" if name in names else f"new_{name}": value for name, value in row.items()}
             for row in changed
