@@ -10,8 +10,21 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    delete,
+    func,
+    inspect,
+    or_,
+    select,
+    update,
+)
 
+from core.market.tables import market_fundamental, market_news, market_risk, market_technical
 from core.schema import (
     backfilled_fund,
     data_update_log,
@@ -24,6 +37,7 @@ from core.schema import (
     run_event,
     tmp_fund_nav,
 )
+from core.trading_calendar import SHANGHAI
 
 RUNS_KEPT = 100  # of each job, however old
 PENDING = ("WAITING", "BLOCKED", "QUEUED", "RUNNING")  # as scheduler.job has them
@@ -105,7 +119,15 @@ def _backfilled(_connection: Connection, before: datetime) -> ColumnElement[bool
     return backfilled_fund.c.merged_at < before
 
 
-# A table to come adds its line here.
+def _of_days(day: Column[Any]) -> Callable[[Connection, datetime], ColumnElement[bool]]:
+    return lambda _connection, before: day < before.astimezone(SHANGHAI).date()
+
+
+def _news(_connection: Connection, before: datetime) -> ColumnElement[bool]:
+    return market_news.c.published_at < before
+
+
+# A table to come adds its line here. Those of a plugin that was never turned on are not there: see `present`.
 RETENTIONS = (
     Retention("staging", tmp_fund_nav, 30, _staged),
     Retention("backfills", backfilled_fund, 60, _backfilled),  # holes are asked for again after 30
@@ -115,7 +137,17 @@ RETENTIONS = (
     Retention("commands", job_command, 180, _commands),
     Retention("quarantine", quarantine, 365, _decided),
     Retention("rules", rule_result, 365, _judged),
+    Retention("technical", market_technical, 90, _of_days(market_technical.c.date)),
+    Retention("fundamental", market_fundamental, 180, _of_days(market_fundamental.c.as_of)),
+    Retention("news", market_news, 30, _news),
+    Retention("risk", market_risk, 90, _of_days(market_risk.c.as_of)),
 )
+
+
+def present(connection: Connection) -> list[Retention]:
+    """The retentions whose table this database has."""
+    tables = set(inspect(connection).get_table_names())
+    return [kept for kept in RETENTIONS if kept.table.name in tables]
 
 
 def kept_days(changed: Mapping[str, int]) -> dict[str, int]:

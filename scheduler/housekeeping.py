@@ -53,7 +53,9 @@ def cleanup(context: RunContext, _params: Params) -> None:
     with context.transaction() as connection:
         retention.expire_batches(connection, context.now() - timedelta(days=days["staging"]))
     removed = {}
-    for kept in retention.RETENTIONS:
+    with db.read(context.engine) as connection:
+        present = retention.present(connection)
+    for kept in present:
         removed[kept.name] = _remove(context, kept, days[kept.name])
         context.log.info(
             "%s: %d rows older than %d days removed", kept.name, removed[kept.name], days[kept.name]

@@ -18,7 +18,8 @@ from scheduler.plugin import Plugin
 
 GROUP = "navkeeper.plugins"
 ATTRIBUTE = "PLUGIN"
-SHIPPED: dict[str, str] = {}  # name -> module; allowed like any other
+# Name -> module; allowed like any other.
+SHIPPED = {"holdings": "scheduler.holdings_plugin", "market": "scheduler.market_plugin"}
 
 
 class Source(NamedTuple):

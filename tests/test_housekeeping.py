@@ -235,6 +235,10 @@ def test_every_retention_is_found_by_its_name() -> None:
         "commands": 180,
         "quarantine": 365,
         "rules": 365,
+        "technical": 90,
+        "fundamental": 180,
+        "news": 30,
+        "risk": 90,
     }
 
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import httpcore
@@ -16,7 +16,14 @@ import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_when_event_set
 from tenacity.wait import wait_exponential_jitter
 
-from core.errors import ConfigurationError, SourceChanged, SourceError, SourceUnavailable, UnknownFund
+from core.errors import (
+    ConfigurationError,
+    SourceChanged,
+    SourceError,
+    SourceRefused,
+    SourceUnavailable,
+    UnknownFund,
+)
 
 T = TypeVar("T")
 
@@ -78,8 +85,9 @@ class EastmoneyHttp:
         attempts: int,
         requests_per_second: float,
         connections: int,
-        sleep: Callable[[float], None],
-        clock: Callable[[], float],
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        headers: Mapping[str, str] = _HEADERS,
     ) -> None:
         self.server = ""  # the Server header of the last reply
         self._total_timeout = total_timeout
@@ -96,7 +104,7 @@ class EastmoneyHttp:
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
         try:
             self._client = httpx.Client(
-                headers=_HEADERS,
+                headers=headers,
                 timeout=timeout,
                 limits=limits,
                 follow_redirects=True,
@@ -118,11 +126,13 @@ class EastmoneyHttp:
         *,
         stop: threading.Event | None = None,
         not_found: str = "",
+        refused: str = "",
     ) -> T:
         """Fetches and parses, again with growing pauses while the error says that may help.
 
         `stop`, when set, ends the retries. `not_found` is the text of the `UnknownFund` that a 404
-        means; without it a 404 is a `SourceChanged`, since then the address itself is gone.
+        means; without it a 404 is a `SourceChanged`, since then the address itself is gone. `refused` is the
+        text of the `SourceRefused` that a 400 means: the site does not take what was asked, or the key.
         """
         stopping = stop_after_attempt(self._attempts)
         retrying = Retrying(
@@ -132,7 +142,7 @@ class EastmoneyHttp:
             sleep=self._sleep if stop is None else _interruptible(self._sleep, stop),
             reraise=True,
         )
-        result: T = retrying(self._ask_once, url, params, None, parse, not_found)
+        result: T = retrying(self._ask_once, url, params, None, parse, not_found, refused)
         return result
 
     def post(self, url: str, payload: dict[str, Any], parse: Callable[[bytes], T]) -> T:
@@ -144,7 +154,7 @@ class EastmoneyHttp:
             sleep=self._sleep,
             reraise=True,
         )
-        result: T = retrying(self._ask_once, url, {}, payload, parse, "")
+        result: T = retrying(self._ask_once, url, {}, payload, parse, "", "")
         return result
 
     def close(self) -> None:
@@ -162,11 +172,12 @@ class EastmoneyHttp:
         payload: dict[str, Any] | None,
         parse: Callable[[bytes], T],
         not_found: str,
+        refused: str,
     ) -> T:
         self._limiter.wait()
         address = shown_address(url)
         try:
-            body = self._fetch(url, params, payload, address, not_found)
+            body = self._fetch(url, params, payload, address, not_found, refused)
         except httpx.TimeoutException as exc:
             raise SourceUnavailable(
                 f"{address} did not answer in time ({type(exc).__name__}; {self._total_timeout:g} s in all); "
@@ -183,14 +194,20 @@ class EastmoneyHttp:
             raise type(exc)(f"{address}: {exc}") from exc
 
     def _fetch(
-        self, url: str, params: dict[str, str], payload: dict[str, Any] | None, address: str, not_found: str
+        self,
+        url: str,
+        params: dict[str, str],
+        payload: dict[str, Any] | None,
+        address: str,
+        not_found: str,
+        refused: str,
     ) -> bytes:
         self._deadline.at = self._clock() + self._total_timeout
         with self._client.stream(
             "GET" if payload is None else "POST", url, params=params, json=payload
         ) as response:
             self.server = response.headers.get("Server", "")
-            _check_status(response.status_code, address, not_found)
+            _check_status(response.status_code, address, not_found, refused)
             body = bytearray()
             for chunk in response.iter_bytes():
                 body += chunk
@@ -293,9 +310,11 @@ def _interruptible(sleep: Callable[[float], None], stop: threading.Event) -> Cal
     return until_stopped
 
 
-def _check_status(status: int, address: str, not_found: str) -> None:
+def _check_status(status: int, address: str, not_found: str, refused: str) -> None:
     if status == 200:
         return
+    if status == 400 and refused:
+        raise SourceRefused(refused)
     if status in (404, 410):
         if not_found:
             raise UnknownFund(not_found)
@@ -334,3 +353,19 @@ def _is_loopback(host: str) -> bool:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def http_client(
+    *bases: str, requests_per_second: float, headers: Mapping[str, str] = _HEADERS, attempts: int = 4
+) -> EastmoneyHttp:
+    """A client for other public sites than that of NAVs, with the usual limits; one connection at a time."""
+    return EastmoneyHttp(
+        bases,
+        connect_timeout=10.0,
+        read_timeout=30.0,
+        total_timeout=120.0,
+        attempts=attempts,
+        requests_per_second=requests_per_second,
+        connections=1,
+        headers=headers,
+    )
