@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import URL, Engine, insert, select, update
 
 from core import db
 from core.errors import JobChanged, JobRefused, UnknownJob
 from core.exchange_days import ensure_exchanges, load_exchange
+from core.initialise import initialise
 from core.schema import job, job_command, job_version
 from scheduler import job_store
 from scheduler.job_changes import Asked, change_job, create_job, delete_job
@@ -40,6 +41,15 @@ def rows(engine: Engine) -> list[tuple[str, int, bool]]:
     with db.read(engine) as connection:
         found = connection.execute(select(job_version).order_by(job_version.c.job_id, job_version.c.version))
         return [(row.job_id, row.version, row.definition is None) for row in found]
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """A database in which nothing is ever stored: one for all refusals."""
+    engine = db.connect(URL.create("sqlite", database=str(tmp_path_factory.mktemp("jobs") / "jobs.db")))
+    initialise(engine, NOW)
+    yield engine
+    engine.dispose()
 
 
 @pytest.mark.parametrize(
@@ -81,14 +91,14 @@ def rows(engine: Engine) -> list[tuple[str, int, bool]]:
     ],
 )
 def test_what_does_not_fit_is_refused_naming_the_field_and_nothing_is_stored(
-    sqlite_engine: Engine, name: str, changes: dict[str, Any], field: str, said: str
+    empty: Engine, name: str, changes: dict[str, Any], field: str, said: str
 ) -> None:
     with pytest.raises(JobRefused) as caught:
-        create_job(sqlite_engine, FILE, name, GOOD | changes, asked())
+        create_job(empty, FILE, name, GOOD | changes, asked())
     assert caught.value.field == field
     assert said in str(caught.value)
-    assert rows(sqlite_engine) == []
-    with db.read(sqlite_engine) as connection:
+    assert rows(empty) == []
+    with db.read(empty) as connection:
         assert connection.execute(select(job_command)).all() == []
 
 

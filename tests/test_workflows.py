@@ -5,7 +5,6 @@ size_watch succeeds within a second and has no needs; validate_nav fails, since 
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -16,10 +15,11 @@ from sqlalchemy import Engine, select
 
 from core import db
 from core.schema import data_update_log, job_run, run_event
+from scheduler.job_changes import Asked, create_job
 from tests.daemon import DaemonProcess, at, until
 
 DAY = date(2025, 11, 27)  # a Thursday; no holiday near
-FILE = '[first]\ntask = "size_watch"\ncron = { hour = 3 }\n'
+FILE = '[first]\ntask = "size_watch"\ncron = { month = 6, day = 1, hour = 3 }\n'
 
 
 @pytest.fixture
@@ -32,9 +32,8 @@ def house(sqlite_engine: Engine, tmp_path: Path) -> Iterator[DaemonProcess]:
 
 
 def make(house: DaemonProcess, job: str, task: str, needs: object = None, when: str = "0 10 * * *") -> None:
-    words = ["jobs", "create", job, "--task", task, "--cron", when]
-    made = house.main(*words, *(["--needs", json.dumps(needs)] if needs else []))
-    assert made.returncode == 0, made.stderr
+    table = {"task": task, "crontab": when} | ({"needs": needs} if needs else {})
+    create_job(house.engine, {}, job, table, Asked("test", at(DAY, 9)))
 
 
 def diamond(house: DaemonProcess, right: str = "size_watch") -> None:
