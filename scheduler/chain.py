@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, and_, select
 
 from core import db
 from core.crash_points import reached
+from core.schema import data_update_log
 from scheduler import run_alerts, run_store
 from scheduler.condition import Need
 from scheduler.job import DONE_WELL, PENDING, Job, RunStatus
@@ -114,7 +115,7 @@ class _Upstreams:
 
     def decide(self, job: Job, day: date, waited: timedelta) -> tuple[Decision, Upstream]:
         upstream = self.of(job, day)
-        stale = job.fresh is not None and not run_store.is_updated(self._connection, job.fresh, day)
+        stale = job.fresh is not None and not _is_updated(self._connection, job.fresh, day)
         return decide(job, waited, _states(upstream), _unmet(job, upstream), stale=stale), upstream
 
 
@@ -183,3 +184,10 @@ def _stands_in_the_way(run: Row[Any]) -> bool:
     """The first of a blocked chain: it ended badly itself, so that one alert names it and not each that waits."""
     status = RunStatus(run.status)
     return status not in DONE_WELL and status not in PENDING
+
+
+def _is_updated(connection: Connection, table_name: str, business_date: date) -> bool:
+    """Whether data_update_log has a success of the table for the date."""
+    log = data_update_log.c
+    done = and_(log.table_name == table_name, log.update_date == business_date, log.status == "SUCCESS")
+    return connection.execute(select(log.id).where(done).limit(1)).first() is not None

@@ -466,13 +466,6 @@ def was_done(connection: Connection, task: str, business_date: date) -> bool:
     return connection.execute(query.limit(1)).first() is not None
 
 
-def is_updated(connection: Connection, table_name: str, business_date: date) -> bool:
-    """Whether data_update_log has a success of the table for the date."""
-    log = data_update_log.c
-    done = and_(log.table_name == table_name, log.update_date == business_date, log.status == "SUCCESS")
-    return connection.execute(select(log.id).where(done).limit(1)).first() is not None
-
-
 def paused_jobs(connection: Connection) -> set[str]:
     return set(connection.execute(select(job_pause.c.job_id)).scalars())
 

@@ -225,9 +225,33 @@ def test_what_the_api_does_not_describe_is_refused(
     assert [error["field"] for error in reply.json["errors"]] == fields
 
 
+def test_a_job_made_changed_and_deleted_here(filled: Engine) -> None:
+    client, admin = app_of(filled, TOKENS).test_client(), bearer(ADMIN)
+    body = {"job": "mine", "task": "size_watch", "crontab": "0 9 * * 1", "params": {}}
+    made = client.post("/api/v1/jobs", json=body, headers=admin)
+    assert (made.status_code, made.headers["ETag"]) == (201, '"1"')
+    again = client.post("/api/v1/jobs", json=body, headers=admin)
+    assert (again.status_code, again.json and again.json["code"]) == (409, "job_exists")
+    wrong = client.patch("/api/v1/jobs/mine", json={"crontab": "0 9 * * 8"}, headers=admin)
+    assert (wrong.status_code, wrong.json and wrong.json["errors"][0]["field"]) == (422, "crontab")
+    first, second = (
+        client.patch("/api/v1/jobs/mine", json={"name": name}, headers={**admin, "If-Match": '"1"'})
+        for name in ("one", "two")
+    )
+    assert (first.status_code, first.headers["ETag"]) == (200, '"2"')
+    assert (second.status_code, second.json and second.json["code"]) == (412, "job_changed")
+    shown = client.get("/api/v1/jobs/mine", headers=admin).json
+    assert shown is not None
+    assert (shown["definition"]["name"], shown["kept_in"], len(shown["versions"])) == ("one", "database", 2)
+    assert shown["versions"][0]["changed_by"] == "api:admin@127.0.0.1"
+    gone = client.delete("/api/v1/jobs/mine", headers={**admin, "If-Match": '"2"'})
+    assert gone.json == {"job": "mine", "version": 3}
+    assert problem(client, "/jobs/mine", headers=admin) == (404, "unknown_job")
+
+
 def test_jobs_of_the_file_are_not_edited_here(filled: Engine) -> None:
     client = app_of(filled, TOKENS).test_client()
-    for method, path in (("POST", "/jobs"), ("PUT", "/jobs/collect"), ("DELETE", "/jobs/collect")):
+    for method, path in (("PATCH", "/jobs/collect"), ("PUT", "/jobs/collect"), ("DELETE", "/jobs/collect")):
         reply = client.open(f"/api/v1{path}", method=method, headers=bearer(ADMIN))
         assert reply.json is not None
         assert (reply.status_code, reply.json["code"]) == (409, "job_in_file")

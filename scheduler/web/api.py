@@ -71,8 +71,11 @@ class Api:
         self.jobs.refresh(self.engine)
         with refused_as_problem():
             record = job_listing.show_job(self.engine, self.jobs, job_id, self.clock())
-        state = {job_id: self.jobs[job_id]} if job_id in self.jobs else {}
-        record["state"] = next(iter(listing.list_jobs(self.engine, state, self.clock())), None)
+        known = {job_id: self.jobs[job_id]} if job_id in self.jobs else {}
+        idle = dict.fromkeys(records.Job.model_fields) | {"daemon_running": False}
+        idle["task"] = str(record["definition"].get("task", ""))
+        state = next(iter(listing.list_jobs(self.engine, known, self.clock())), idle)
+        record = state | record
         headers = {"ETag": f'"{record["version"] or 0}"', "Location": f"{PREFIX}/jobs/{job_id}"}
         return Response(listing.as_json(record), status, headers, content_type="application/json")
 

@@ -187,15 +187,13 @@ class JobVersion(Record):
     definition: dict[str, Any] | None  # None: deleted
 
 
-class JobDetail(Record):
-    job: str
+class JobDetail(Job):
     kept_in: str  # file or database
     version: int | None
     wrong: str | None  # why it is not run
     next_fires: list[datetime]
     definition: dict[str, Any]
     versions: list[JobVersion]
-    state: Job | None
 
 
 class JobGone(Record):
