@@ -87,17 +87,7 @@ def _jobs(parser: argparse.ArgumentParser, words: Any) -> None:
     ):
         word = _word(words, name, text)
         word.add_argument("job", type=_name, metavar="JOB")
-    word.add_argument(
-        "--date", type=as_date, metavar="YYYY-MM-DD", help="business date (default: the newest)"
-    )
-    word.add_argument(
-        "--param",
-        action="append",
-        default=[],
-        type=_param,
-        metavar="KEY=VALUE",
-        help="a parameter of its task, as JSON or text (again for more), such as fund_codes='[\"000001\"]'",
-    )
+    add_what_to_run(word)
     job_line.add_words(words, _word, _name)
     word = _word(words, "plan", "every run that falls due, and why some will be skipped")
     word.add_argument(
@@ -125,6 +115,20 @@ def _runs(parser: argparse.ArgumentParser, words: Any) -> None:
         word = _word(words, name, text)
         word.add_argument("run", type=as_number(LARGEST_ID), metavar="ID")
     word.add_argument("--attempt", type=as_number(LARGEST_ID), metavar="N", help="of this attempt")
+
+
+def add_what_to_run(word: argparse.ArgumentParser) -> None:
+    word.add_argument(
+        "--date", type=as_date, metavar="YYYY-MM-DD", help="business date (default: the newest)"
+    )
+    word.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        type=_param,
+        metavar="KEY=VALUE",
+        help="a parameter of its task, as JSON or text (again for more), such as fund_codes='[\"000001\"]'",
+    )
 
 
 def _word(words: Any, name: str, text: str) -> argparse.ArgumentParser:
@@ -157,6 +161,18 @@ def do(action: str, options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _command(options: argparse.Namespace, settings: Settings, observer: Engine, clock: Clock) -> None:
+    what = {"job_id": getattr(options, "job", None), "run_id": getattr(options, "run", None)}
+    ask_daemon(options.word, what, options, settings, observer, clock)
+
+
+def ask_daemon(
+    action: str,
+    what: dict[str, Any],
+    options: argparse.Namespace,
+    settings: Settings,
+    observer: Engine,
+    clock: Clock,
+) -> None:
     """Ask the daemon, and say what it answered. Raises UsageError where it refused, NoDaemon."""
     from core import db
     from core.errors import NoDaemon, UsageError
@@ -168,12 +184,11 @@ def _command(options: argparse.Namespace, settings: Settings, observer: Engine, 
     row = commands.request(
         db.connect(settings.database_url()),
         clock,
-        action=options.word,
+        action=action,
         requested_by=f"cli:{getpass.getuser()}",
-        job_id=getattr(options, "job", None),
-        run_id=getattr(options, "run", None),
         business_date=getattr(options, "date", None),
         params=dict(getattr(options, "param", [])),
+        **what,
     )
     if options.json:
         printed(f"{as_json(command_record(row))}\n")

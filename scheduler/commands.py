@@ -264,6 +264,24 @@ def _trigger(case: Case) -> Outcome:
     return f"run {run_id} queued: {job.id} for {day}{how}{after}", run_id
 
 
+def _run_task(case: Case) -> Outcome:
+    """A task that no job has to exist for; its runs go under the task's own name."""
+    task, params = case.command.job_id, json.loads(case.command.params)
+    day = asked_date(case.calendar, case.command.business_date, case.now)
+    check_params(case.connection, task, params)
+    run_id = run_store.add_run(
+        case.connection,
+        job_id=task,
+        task=task,
+        business_date=day,
+        status=RunStatus.QUEUED,
+        now=case.now,
+        params=params,
+        requested_by=case.command.requested_by,
+    )
+    return f"run {run_id} queued: {task} for {day}", run_id
+
+
 def _cancel(case: Case) -> Outcome:
     run, by = _run(case), case.command.requested_by
     status = RunStatus(run.status)
@@ -312,6 +330,7 @@ ACTIONS: dict[str, Callable[[Case], Outcome]] = {
     "pause": _pause,
     "resume": _resume,
     "trigger": _trigger,
+    "run task": _run_task,
     "cancel": _cancel,
     "retry": _retry,
 }

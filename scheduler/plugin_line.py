@@ -12,7 +12,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from scheduler.command_line import printed
+from scheduler.command_line import add_what_to_run, ask_daemon, printed
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -30,7 +30,10 @@ def parse(action: str, words: list[str]) -> argparse.Namespace:
     found = parser.add_subparsers(dest="word", metavar="WORD", title="what to do; without a word: list them")
     if action == "tasks":
         parser.description = "What jobs can run: NavKeeper's own tasks, and those of plugins."
-        known = [("show", "a task and its parameters", "TASK")]
+        known = [
+            ("show", "a task and its parameters", "TASK"),
+            ("run", "have the daemon run a task now, without a job", "TASK"),
+        ]
     else:
         parser.description = "What is installed beside NavKeeper's own tasks: docs/plugins.md."
         known = [
@@ -43,20 +46,28 @@ def parse(action: str, words: list[str]) -> argparse.Namespace:
         word.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
         if what:
             word.add_argument("name", metavar=what)
+        if name == "run":
+            add_what_to_run(word)
     return parser.parse_args(words)
 
 
 def do(action: str, options: argparse.Namespace, settings: Settings) -> int:
     """Do what was typed. Raises NavKeeperError."""
     from config.translation import translator
+    from scheduler.clock import clock_from
     from scheduler.exit_codes import OK
     from scheduler.listing import as_json
     from scheduler.listing_text import drawn as as_text
     from scheduler.monitor import readable
+    from scheduler.overview import observer_engine
     from scheduler.sections import drawn
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+    if (action, options.word) == ("tasks", "run"):
+        observer = observer_engine(settings.database_url())
+        ask_daemon("run task", {"job_id": options.name}, options, settings, observer, clock_from(settings))
+        return OK
     _ = translator(readable(settings.language))
     if action == "tasks":
         records = _tasks(settings, options)
