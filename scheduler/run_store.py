@@ -300,7 +300,6 @@ def ready_runs(
     connection: Connection, now: datetime, limit: int, slots: Mapping[str, int] | None = None
 ) -> Sequence[Row[Any]]:
     """Queued runs that may start, oldest business date first: none of a job that runs or is paused.
-
     What somebody asked for is started though the job's schedule is paused. `slots`: how many runs at once, of the jobs
     that may have more than one.
     """
