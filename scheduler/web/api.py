@@ -294,12 +294,17 @@ class Api:
         return Rows(items, then)
 
     def routes(self) -> list[Route]:
-        return [*self._routes_of_runs(), *self._routes_of_alerts(), *self._routes_of_funds()]
+        return [
+            *self._routes_of_jobs(),
+            *self._routes_of_runs(),
+            *self._routes_of_alerts(),
+            *self._routes_of_funds(),
+        ]
 
-    def _routes_of_runs(self) -> list[Route]:
-        nothing, job, run = params.NoParams, params.JobPath, params.RunPath
+    def _routes_of_jobs(self) -> list[Route]:
+        nothing, job = params.NoParams, params.JobPath
         command = ("refused", "no_daemon")
-        of_job, of_run = ("unknown_job", *command), ("unknown_run", *command)
+        of_job = ("unknown_job", *command)
         body = ("job_refused", "unsupported_media_type", "request_entity_too_large")
         change = ("unknown_job", "job_in_file", "job_changed")
         detail = records.JobDetail
@@ -347,6 +352,12 @@ class Api:
                 body=params.Trigger,
                 problems=(*of_job, "unsupported_media_type", "request_entity_too_large"),
             ),
+        ]
+
+    def _routes_of_runs(self) -> list[Route]:
+        nothing, run = params.NoParams, params.RunPath
+        of_run = ("unknown_run", "refused", "no_daemon")
+        return [
             Route("GET", "/runs", self.list_runs, params.AskedRuns, Page[records.Run]),
             Route("GET", "/runs/{run}", self.show_run, run, records.RunDetail, problems=("unknown_run",)),
             Route(
