@@ -303,8 +303,6 @@ class Api:
 
     def _routes_of_jobs(self) -> list[Route]:
         nothing, job = params.NoParams, params.JobPath
-        command = ("refused", "no_daemon")
-        of_job = ("unknown_job", *command)
         body = ("job_refused", "unsupported_media_type", "request_entity_too_large")
         change = ("unknown_job", "job_in_file", "job_changed")
         detail = records.JobDetail
@@ -341,6 +339,11 @@ class Api:
                 records.JobGone,
                 problems=(*change, "job_needed"),
             ),
+        ]
+
+    def _routes_of_commands(self) -> list[Route]:
+        job, of_job = params.JobPath, ("unknown_job", "refused", "no_daemon")
+        return [
             Route("POST", "/jobs/{job}/pause", self.pause, job, records.Command, problems=of_job),
             Route("POST", "/jobs/{job}/resume", self.resume, job, records.Command, problems=of_job),
             Route(
