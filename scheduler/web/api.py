@@ -294,12 +294,8 @@ class Api:
         return Rows(items, then)
 
     def routes(self) -> list[Route]:
-        return [
-            *self._routes_of_jobs(),
-            *self._routes_of_runs(),
-            *self._routes_of_alerts(),
-            *self._routes_of_funds(),
-        ]
+        kinds = (self._routes_of_jobs, self._routes_of_commands, self._routes_of_runs)
+        return [route for of in (*kinds, self._routes_of_alerts, self._routes_of_funds) for route in of()]
 
     def _routes_of_jobs(self) -> list[Route]:
         nothing, job = params.NoParams, params.JobPath
