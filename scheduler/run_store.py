@@ -319,7 +319,6 @@ def ready_runs(
     foreign: bool = False,
 ) -> Sequence[Row[Any]]:
     """Queued runs that may start, oldest business date first: none of a job that runs or is paused.
-
     What somebody asked for is started though the job's schedule is paused. `slots`: how many runs at once, of the jobs
     that may have more than one. `foreign`: of plugins, whose tasks have a dot in their names, and no others; else none
     of them.

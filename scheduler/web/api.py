@@ -326,12 +326,11 @@ class Api:
         return Rows(items, then)
 
     def routes(self) -> list[Route]:
-        return [*self._routes_of_runs(), *self._routes_of_alerts(), *self._routes_of_funds()]
+        kinds = (self._routes_of_jobs, self._routes_of_commands, self._routes_of_runs)
+        return [route for of in (*kinds, self._routes_of_alerts, self._routes_of_funds) for route in of()]
 
-    def _routes_of_runs(self) -> list[Route]:
-        nothing, job, run = params.NoParams, params.JobPath, params.RunPath
-        command = ("refused", "no_daemon")
-        of_job, of_run = ("unknown_job", *command), ("unknown_run", *command)
+    def _routes_of_jobs(self) -> list[Route]:
+        nothing, job = params.NoParams, params.JobPath
         body = ("job_refused", "unsupported_media_type", "request_entity_too_large")
         change = ("unknown_job", "job_in_file", "job_changed")
         detail = records.JobDetail
@@ -368,6 +367,11 @@ class Api:
                 records.JobGone,
                 problems=(*change, "job_needed"),
             ),
+        ]
+
+    def _routes_of_commands(self) -> list[Route]:
+        job, of_job = params.JobPath, ("unknown_job", "refused", "no_daemon")
+        return [
             Route("POST", "/jobs/{job}/pause", self.pause, job, records.Command, problems=of_job),
             Route("POST", "/jobs/{job}/resume", self.resume, job, records.Command, problems=of_job),
             Route(
@@ -379,6 +383,12 @@ class Api:
                 body=params.Trigger,
                 problems=(*of_job, "unsupported_media_type", "request_entity_too_large"),
             ),
+        ]
+
+    def _routes_of_runs(self) -> list[Route]:
+        nothing, run = params.NoParams, params.RunPath
+        of_run = ("unknown_run", "refused", "no_daemon")
+        return [
             Route("GET", "/runs", self.list_runs, params.AskedRuns, Page[records.Run]),
             Route("GET", "/runs/{run}", self.show_run, run, records.RunDetail, problems=("unknown_run",)),
             Route(
