@@ -214,6 +214,11 @@ def token_role(access: Access, failures: Failures, token: str, now: datetime) ->
     return role
 
 
+def who(by: str) -> str:
+    """For the audit: by which door, in which role, from where."""
+    return f"{by}:{g.role.name.lower()}@{request.remote_addr}"
+
+
 def refuse_guesses(failures: Failures, now: datetime) -> None:
     if failures.too_many(request.remote_addr or "", now):
         raise Problem("too_many_failures", headers={"Retry-After": str(int(WINDOW.total_seconds()))})

@@ -5,36 +5,34 @@ What is answered are the records that main.py prints with --json; docs/api.md sh
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response, g, request
+from flask import Flask
 
 from core import db
-from core.errors import JobChanged, JobRefused, NoDaemon, UnknownJob, UsageError
+from core.errors import NoDaemon, UsageError
 from scheduler import (
     alert_listing,
     commands,
     event_listing,
-    job_listing,
     listing,
     metrics_listing,
     nav_listing,
     plugin_listing,
     quality,
 )
-from scheduler.job_changes import Asked, change_job, create_job, delete_job
 from scheduler.overview import collect_overview
 from scheduler.web import market, params, records
-from scheduler.web.access import Access, Role
+from scheduler.web.access import Access, Role, who
+from scheduler.web.job_definitions import JobDefinitions
 from scheduler.web.openapi import describe
 from scheduler.web.problems import Problem
 from scheduler.web.records import Page
-from scheduler.web.routes import PREFIX, Route, Rows, register
+from scheduler.web.routes import Route, Rows, register
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -63,58 +61,6 @@ class Api:
         job = {asked.job: self.jobs[asked.job]}
         return listing.list_jobs(self.engine, job, self.clock())[0]
 
-    def define_job(self, asked: params.JobPath) -> Response:
-        """The definition with its versions; ETag is the version."""
-        return self._job_reply(asked.job, 200)
-
-    def _job_reply(self, job_id: str, status: int) -> Response:
-        self.jobs.refresh(self.engine)
-        with refused_as_problem():
-            record = job_listing.show_job(self.engine, self.jobs, job_id, self.clock())
-        known = {job_id: self.jobs[job_id]} if job_id in self.jobs else {}
-        idle = dict.fromkeys(records.Job.model_fields) | {"daemon_running": False}
-        idle["task"] = str(record["definition"].get("task", ""))
-        state = next(iter(listing.list_jobs(self.engine, known, self.clock())), idle)
-        record = state | record
-        headers = {"ETag": f'"{record["version"] or 0}"', "Location": f"{PREFIX}/jobs/{job_id}"}
-        return Response(listing.as_json(record), status, headers, content_type="application/json")
-
-    def create_job(self, asked: tuple[params.NoParams, params.NewJob], by: str = "api") -> Response:
-        """A job kept in the database; the daemon has it within two seconds."""
-        body = asked[1]
-        with refused_as_problem():
-            create_job(self.writer(), self.jobs.of_file, body.job, body.table(), self._asked(body, by))
-        return self._job_reply(body.job, 201)
-
-    def put_job(self, asked: tuple[params.JobPath, params.ChangedJob]) -> Response:
-        """The whole definition anew. If-Match, or `version`, refuses what somebody else changed meanwhile."""
-        return self.change_job(*asked, whole=True)
-
-    def patch_job(self, asked: tuple[params.JobPath, params.ChangedJob]) -> Response:
-        """The keys given; null takes one away."""
-        return self.change_job(*asked, whole=False)
-
-    def change_job(
-        self, path: params.JobPath, body: params.ChangedJob, *, whole: bool, by: str = "api"
-    ) -> Response:
-        asked = self._asked(body, by)
-        with refused_as_problem():
-            change_job(self.writer(), self.jobs.of_file, path.job, body.table(), asked, whole=whole)
-        return self._job_reply(path.job, 200)
-
-    def delete_job(self, asked: params.JobPath, by: str = "api", version: int | None = None) -> Record:
-        """Its runs stay; those that wait are skipped. Refused where other jobs need it."""
-        change = Asked(_who(by), self.clock(), None, version if version is not None else _if_match())
-        with refused_as_problem():
-            gone = delete_job(self.writer(), self.jobs.of_file, asked.job, change)
-        return {"job": asked.job, "version": gone}
-
-    def _asked(self, body: params.JobKeys, by: str) -> Asked:
-        with db.read(self.engine):  # a database that is not there is refused here, not made
-            pass
-        version = getattr(body, "version", None)
-        return Asked(_who(by), self.clock(), body.reason, version if version is not None else _if_match())
-
     def pause(self, asked: params.JobPath) -> Record:
         return self.ask("pause", asked.job)
 
@@ -136,7 +82,7 @@ class Api:
         with db.read(self.engine):  # a database that is not there is refused here, not made
             pass
         row = commands.request(
-            self.writer(), self.clock, action=action, requested_by=_who(by), job_id=job, **what
+            self.writer(), self.clock, action=action, requested_by=who(by), job_id=job, **what
         )
         if row.status == commands.EXPIRED:
             raise NoDaemon(row.answer)
@@ -228,10 +174,10 @@ class Api:
     def silence(self, asked: tuple[params.AlertPath, params.Silence], by: str = "api") -> Record:
         path, body = asked
         self.show_alert(path)
-        now, who = self.clock(), _who(by)
+        now = self.clock()
         until = now + timedelta(minutes=body.minutes)
         with _missing("alert_over"):
-            return alert_listing.silence(self.writer(), path.alert, until, who, now)
+            return alert_listing.silence(self.writer(), path.alert, until, who(by), now)
 
     def unsilence(self, asked: params.AlertPath) -> Record:
         self.show_alert(asked)
@@ -326,52 +272,13 @@ class Api:
         return Rows(items, then)
 
     def routes(self) -> list[Route]:
-        kinds = (self._routes_of_jobs, self._routes_of_commands, self._routes_of_runs)
+        kinds = (JobDefinitions(self).routes, self._routes_of_commands, self._routes_of_runs)
         return [route for of in (*kinds, self._routes_of_alerts, self._routes_of_funds) for route in of()]
-
-    def _routes_of_jobs(self) -> list[Route]:
-        nothing, job = params.NoParams, params.JobPath
-        body = ("job_refused", "unsupported_media_type", "request_entity_too_large")
-        change = ("unknown_job", "job_in_file", "job_changed")
-        detail = records.JobDetail
-        return [
-            Route("GET", "/jobs", self.list_jobs, nothing, Page[records.Job]),
-            Route(
-                "POST",
-                "/jobs",
-                self.create_job,
-                nothing,
-                detail,
-                body=params.NewJob,
-                problems=("job_exists", *body),
-                status=201,
-            ),
-            Route("GET", "/jobs/{job}", self.define_job, job, detail, problems=("unknown_job",)),
-            *(
-                Route(
-                    method,
-                    "/jobs/{job}",
-                    handler,
-                    job,
-                    detail,
-                    body=params.ChangedJob,
-                    problems=(*change, *body),
-                )
-                for method, handler in (("PUT", self.put_job), ("PATCH", self.patch_job))
-            ),
-            Route(
-                "DELETE",
-                "/jobs/{job}",
-                self.delete_job,
-                job,
-                records.JobGone,
-                problems=(*change, "job_needed"),
-            ),
-        ]
 
     def _routes_of_commands(self) -> list[Route]:
         job, of_job = params.JobPath, ("unknown_job", "refused", "no_daemon")
         return [
+            Route("GET", "/jobs", self.list_jobs, params.NoParams, Page[records.Job]),
             Route("POST", "/jobs/{job}/pause", self.pause, job, records.Command, problems=of_job),
             Route("POST", "/jobs/{job}/resume", self.resume, job, records.Command, problems=of_job),
             Route(
@@ -478,35 +385,6 @@ class Api:
                 )
             ),
         ]
-
-
-def _who(by: str) -> str:
-    return f"{by}:{g.role.name.lower()}@{request.remote_addr}"
-
-
-def _if_match() -> int | None:
-    """The version in If-Match. Raises Problem where it is none of ours, for no job has that."""
-    shown = request.headers.get("If-Match")
-    if shown in (None, "*"):
-        return None
-    matched = re.fullmatch(r'"?([0-9]{1,9})"?', str(shown))
-    if matched is None:
-        raise Problem("job_changed")
-    return int(matched[1])
-
-
-@contextmanager
-def refused_as_problem() -> Iterator[None]:
-    """What is wrong with a definition, by key."""
-    try:
-        yield
-    except UnknownJob:
-        raise Problem("unknown_job") from None
-    except JobChanged as error:
-        raise Problem("job_changed", detail=str(error)) from None
-    except JobRefused as error:
-        errors = [{"field": error.field, "message": str(error)}]
-        raise Problem(error.conflict or "job_refused", detail=str(error), errors=errors) from None
 
 
 @contextmanager
