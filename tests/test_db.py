@@ -12,7 +12,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Engine, MetaData, Table, func, insert, inspect, select
+from sqlalchemy import Column, Engine, LargeBinary, MetaData, Table, func, insert, inspect, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, StatementError
 
@@ -173,6 +173,8 @@ def _tables(engine: Engine) -> list[Table]:
 
 
 def _value(column: Column[Any]) -> Any:
+    if isinstance(column.type, LargeBinary):
+        return b"x"
     values = {date: date(2025, 12, 1), datetime: datetime(2025, 12, 1, 19, tzinfo=UTC), str: "x"}
     value = values.get(column.type.python_type, 11 if column.name.startswith("peers_") else 1)
     return value.replace(tzinfo=None) if isinstance(value, datetime) else value
