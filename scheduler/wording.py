@@ -255,13 +255,14 @@ def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     return tuple((message, re.compile(re.sub(r"{(\w+)}", r"(?P<\1>\\S+)", message))) for message in SENTENCES)
 
 
-def job_name(job: str, _: Translate) -> str:
-    return _(JOBS[job]) if job in JOBS else job
+def job_name(job: str, _: Translate, given: str = "") -> str:
+    """`given`: the name that its definition gives it for people."""
+    return given or (_(JOBS[job]) if job in JOBS else job)
 
 
-def job_cell(job: str, _: Translate) -> str:
+def job_cell(job: str, _: Translate, given: str = "") -> str:
     """The job in the operator's language, with the name it has in jobs.toml, JSON and logs beside it."""
-    name = job_name(job, _)
+    name = job_name(job, _, given)
     return job if name == job else f"{name} {job}"
 
 

@@ -11,7 +11,7 @@ from flask import Response, request
 
 from core import db
 from core.errors import JobChanged, JobRefused, UnknownJob
-from scheduler import job_listing, listing
+from scheduler import listing
 from scheduler.job_changes import Asked, change_job, create_job, delete_job
 from scheduler.web import params, records
 from scheduler.web.access import who
@@ -35,13 +35,7 @@ class JobDefinitions:
 
     def _job_reply(self, job_id: str, status: int) -> Response:
         self.api.jobs.refresh(self.api.engine)
-        with refused_as_problem():
-            record = job_listing.show_job(self.api.engine, self.api.jobs, job_id, self.api.clock())
-        known = {job_id: self.api.jobs[job_id]} if job_id in self.api.jobs else {}
-        idle = dict.fromkeys(records.Job.model_fields) | {"daemon_running": False}
-        idle["task"] = str(record["definition"].get("task", ""))
-        state = next(iter(listing.list_jobs(self.api.engine, known, self.api.clock())), idle)
-        record = state | record
+        record = self.api.describe_job(job_id)
         headers = {"ETag": f'"{record["version"] or 0}"', "Location": f"{PREFIX}/jobs/{job_id}"}
         return Response(listing.as_json(record), status, headers, content_type="application/json")
 
