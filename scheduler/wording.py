@@ -145,6 +145,8 @@ CODES = {
     "error": N_("error"),
     "event_refused": N_("event_refused"),
     "internal_error": N_("internal_error"),
+    "job_changed": N_("job_changed"),
+    "job_refused": N_("job_refused"),
     "leadership_lost": N_("leadership_lost"),
     "no_daemon": N_("no_daemon"),
     "not_published": N_("not_published"),
@@ -157,6 +159,7 @@ CODES = {
     "store_unavailable": N_("store_unavailable"),
     "tool_missing": N_("tool_missing"),
     "unknown_fund": N_("unknown_fund"),
+    "unknown_job": N_("unknown_job"),
     "usage": N_("usage"),
 }
 # What runs give as their reason without an error: written in English, kept so in the database and in JSON.

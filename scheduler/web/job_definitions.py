@@ -39,13 +39,11 @@ class JobDefinitions:
         headers = {"ETag": f'"{record["version"] or 0}"', "Location": f"{PREFIX}/jobs/{job_id}"}
         return Response(listing.as_json(record), status, headers, content_type="application/json")
 
-    def create_job(self, asked: tuple[params.NoParams, params.NewJob], by: str = "api") -> Response:
+    def create_job(self, asked: tuple[params.NoParams, params.NewJob]) -> Response:
         """A job kept in the database; the daemon has it within two seconds."""
         body = asked[1]
         with refused_as_problem():
-            create_job(
-                self.api.writer(), self.api.jobs.of_file, body.job, body.table(), self._asked(body, by)
-            )
+            create_job(self.api.writer(), self.api.jobs.of_file, body.job, body.table(), self._asked(body))
         return self._job_reply(body.job, 201)
 
     def put_job(self, asked: tuple[params.JobPath, params.ChangedJob]) -> Response:
@@ -56,26 +54,26 @@ class JobDefinitions:
         """The keys given; null takes one away."""
         return self.change_job(*asked, whole=False)
 
-    def change_job(
-        self, path: params.JobPath, body: params.ChangedJob, *, whole: bool, by: str = "api"
-    ) -> Response:
-        asked = self._asked(body, by)
+    def change_job(self, path: params.JobPath, body: params.ChangedJob, *, whole: bool) -> Response:
+        asked = self._asked(body)
         with refused_as_problem():
             change_job(self.api.writer(), self.api.jobs.of_file, path.job, body.table(), asked, whole=whole)
         return self._job_reply(path.job, 200)
 
-    def delete_job(self, asked: params.JobPath, by: str = "api", version: int | None = None) -> Record:
+    def delete_job(self, asked: params.JobPath) -> Record:
         """Its runs stay; those that wait are skipped. Refused where other jobs need it."""
-        change = Asked(who(by), self.api.clock(), None, version if version is not None else _if_match())
+        change = Asked(who("api"), self.api.clock(), None, _if_match())
         with refused_as_problem():
             gone = delete_job(self.api.writer(), self.api.jobs.of_file, asked.job, change)
         return {"job": asked.job, "version": gone}
 
-    def _asked(self, body: params.JobKeys, by: str) -> Asked:
+    def _asked(self, body: params.JobKeys) -> Asked:
         with db.read(self.api.engine):  # a database that is not there is refused here, not made
             pass
         version = getattr(body, "version", None)
-        return Asked(who(by), self.api.clock(), body.reason, version if version is not None else _if_match())
+        return Asked(
+            who("api"), self.api.clock(), body.reason, version if version is not None else _if_match()
+        )
 
     def routes(self) -> list[Route]:
         nothing, job = params.NoParams, params.JobPath

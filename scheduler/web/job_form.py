@@ -131,14 +131,15 @@ def create(site: Site) -> Response | tuple[str, int]:
 def ask_change(site: Site, job: str) -> Response | str:
     found = _stored(site, job)
     if found["kept_in"] == "file":
-        return redirect(f"/jobs/{job}?problem=job_in_file", 303)
+        return _in_file(job)
     return _form(site, typed_of(found["definition"]) | {"version": str(found["version"])}, job)
 
 
 def change(site: Site, job: str) -> Response | tuple[str, int]:
     """All of the definition anew, unless somebody else has changed it since the form was fetched."""
     typed = _typed()
-    _stored(site, job)
+    if _stored(site, job)["kept_in"] == "file":
+        return _in_file(job)
 
     def do() -> str:
         asked = _of_version(site, typed)
@@ -150,6 +151,8 @@ def change(site: Site, job: str) -> Response | tuple[str, int]:
 
 def delete(site: Site, job: str) -> Response | tuple[str, int]:
     found = _stored(site, job)
+    if found["kept_in"] == "file":
+        return _in_file(job)
     typed = typed_of(found["definition"]) | {name: _typed()[name] for name in ("version", "reason")}
 
     def do() -> str:
@@ -157,6 +160,10 @@ def delete(site: Site, job: str) -> Response | tuple[str, int]:
         return "/jobs"
 
     return _done(site, typed, job, do)
+
+
+def _in_file(job: str) -> Response:
+    return redirect(f"/jobs/{job}?problem=job_in_file", 303)
 
 
 def _done(site: Site, typed: Typed, job: str | None, do: Callable[[], str]) -> Response | tuple[str, int]:
@@ -170,8 +177,6 @@ def _done(site: Site, typed: Typed, job: str | None, do: Callable[[], str]) -> R
     except JobChanged:
         return _form(site, typed, job, JobRefused("", "", conflict="job_changed")), CODES["job_changed"][0]
     except JobRefused as error:
-        if error.conflict == "job_in_file":
-            return redirect(f"/jobs/{job}?problem=job_in_file", 303)
         return _form(site, typed, job, error), CODES[error.conflict or "job_refused"][0]
 
 
@@ -181,7 +186,7 @@ def _form(site: Site, typed: Typed, job: str | None, error: JobRefused | None = 
     return site.render(
         "job_form.html",
         job=job,
-        typed=typed,
+        typed=typed if job is None else typed | {"job": job},
         tasks=tasks,
         error=error,
         title=CODES[error.conflict or "job_refused"][1] if error else "",
