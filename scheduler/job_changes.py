@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, Row
 from core import db
 from core.errors import JobChanged, JobRefused, UnknownJob, UsageError
 from core.exchange_days import ensure_exchanges
-from scheduler import commands, job_store, task_catalogue
+from scheduler import commands, job_store, subscriptions, task_catalogue
 from scheduler.job import Job
 from scheduler.job_definition import HOME, TRIGGERS, job_of, refusal
 from scheduler.jobs import table_of
@@ -55,6 +55,7 @@ def create_job(
         job_store.begin_change(connection)
         _check(connection, of_file, job_id, table, {}, asked.now)
         version = job_store.add_job(connection, job_id, table, asked.by, asked.now, asked.reason)
+        _listen(connection, job_id, table, asked.now)
         _audit(connection, "create", job_id, version, asked)
     return version
 
@@ -93,6 +94,7 @@ def change_job(
             asked.reason,
             counts_from=asked.now if other else row.counts_from,
         )
+        _listen(connection, job_id, changed, asked.now)
         _audit(connection, "change", job_id, version, asked)
     return version
 
@@ -114,8 +116,15 @@ def delete_job(engine: Engine, of_file: Mapping[str, Job], job_id: str, asked: A
         version = job_store.change_job(
             connection, row, None, asked.by, asked.now, asked.reason, counts_from=row.counts_from
         )
+        _listen(connection, job_id, None, asked.now)
         _audit(connection, "delete", job_id, version, asked)
     return version
+
+
+def _listen(connection: Connection, job_id: str, table: Mapping[str, Any] | None, now: datetime) -> None:
+    """From here on it waits for its events, and for no other: what was published before passes it by."""
+    topics = job_of(job_id, table).on_event if table is not None else ()
+    subscriptions.register(connection, subscriptions.BY_JOB + job_id, topics, now)
 
 
 def _row(connection: Connection, of_file: Mapping[str, Job], job_id: str, asked: Asked) -> Row[Any]:
