@@ -33,6 +33,8 @@ HOLD_SECONDS = 5  # of them, from its first statement on
 BATCH_SECONDS = 20  # for one process: no new event after that
 MEMORY = 2 << 30  # bytes
 BATCH = 1000
+TOGETHER = 100  # events in one transaction at the most, as long as all goes well
+TOGETHER_SECONDS = 0.5
 NOT_NOW = timedelta(seconds=10)  # until what no event is to blame for is tried again
 Function = Callable[[Connection, Event], object]
 
@@ -78,20 +80,31 @@ class Delivery:
         if error is not None:
             self._postpone(token, error)
             return False
-        for event in found:
+        at, size = 0, 1  # one, until it is known to work: who died of one of many died of the first
+        while at < len(found):
             if self.enough():
                 return False
-            advance = partial(subscriptions.advance, token=token, event=event)
-            error = failure_of(partial(self._call, functions[0], event, advance))
-            if error is not None:
-                self._note(topic, token, event, error)
+            part, taken = found[at : at + size], list[Event]()
+            error = failure_of(partial(self._take, functions[0], part, token, taken))
+            if error is None:
+                at, size = at + len(taken), min(2 * size, TOGETHER)
+            elif len(part) > 1 and not isinstance(error, Superseded | DatabaseUnavailable):
+                size = 1  # which of them it is shows one by one
+            else:
+                self._note(topic, token, part[0], error)
                 return False
         return len(found) == BATCH
 
-    def _call(self, function: Function, event: Event, record: Callable[[Connection], bool]) -> None:
+    def _take(self, function: Function, part: list[Event], token: str, taken: list[Event]) -> None:
+        """As many of them as a short transaction has time for; `taken` says which."""
+        until = time.monotonic() + TOGETHER_SECONDS
         with db.write_when_used(self.engine) as connection:
-            function(connection, event)
-            if not record(connection):
+            for event in part:
+                function(connection, event)
+                taken.append(event)
+                if time.monotonic() > until:
+                    break
+            if not subscriptions.advance(connection, token, taken[-1]):
                 raise Superseded
 
     def _note(self, topic: str, token: str, event: Event, error: Exception) -> None:
@@ -127,11 +140,10 @@ class Delivery:
                         subscriptions.end_retry(connection, row.id, self.clean(error))
 
     def _retry(self, row: Row[Any], event: Event) -> None:
-        def record(connection: Connection) -> bool:
+        function = load(self.subscriber.function)
+        with db.write_when_used(self.engine) as connection:
+            function(connection, event)
             subscriptions.end_retry(connection, row.id, None)
-            return True
-
-        self._call(load(self.subscriber.function), event, record)
 
     def clean(self, error: Exception) -> str:
         """One line without secrets; whoever cuts it does so afterwards, or half a secret could be left."""

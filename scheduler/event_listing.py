@@ -117,24 +117,20 @@ def _parked(connection: Connection) -> Counter[str]:
 
 @dataclass(frozen=True)
 class EventFigures:
-    """For /metrics: events on record by topic; of each subscriber its lag and what is parked."""
+    """For /metrics: events published so far; of each subscriber its lag and what is parked."""
 
-    topics: dict[str, int] = field(default_factory=dict)
+    published: int
     lag: dict[str, int] = field(default_factory=dict)
     parked: dict[str, int] = field(default_factory=dict)
 
 
 def event_figures(connection: Connection) -> EventFigures:
-    topic = run_event.c.topic
-    topics = {
-        row.topic: row.rows
-        for row in connection.execute(select(topic, func.count().label("rows")).group_by(topic))
-    }
     lag: Counter[str] = Counter()
     for row in connection.execute(select(event_cursor)):
         lag[row.subscriber] += subscriptions.lag(connection, row.topic, row.position)
     parked = _parked(connection)
-    return EventFigures(topics, dict(lag), {name: parked[name] for name in lag.keys() | parked.keys()})
+    published = events.last_position(connection)
+    return EventFigures(published, dict(lag), {name: parked[name] for name in lag.keys() | parked.keys()})
 
 
 def events_section(records: Sequence[Record], _: Translate) -> Section:

@@ -196,7 +196,6 @@ LABELLED: tuple[tuple[str, str, str, Callable[[Figures], Labelled]], ...] = (
         "step",
         lambda found: [(rate.job, rate.succeeded) for rate in found.seen.success_7d],
     ),
-    ("events", "Events on record.", "topic", lambda found: sorted(found.events.topics.items())),
     (
         "event_lag",
         "Events that a subscriber has still to take.",
@@ -248,6 +247,11 @@ class FiguresCollector(Collector):
         for counted, number in sorted(self.figures.cache.items()):
             requests.add_metric(counted, number)
         yield requests
+        yield CounterMetricFamily(
+            "navkeeper_events",
+            "Events published, since the tables were made.",
+            value=self.figures.events.published,
+        )
 
 
 def exposition(figures: Figures, accept: str) -> tuple[bytes, str]:

@@ -287,6 +287,22 @@ def test_an_event_that_kills_its_process_is_parked_too(engine: Engine) -> None:
     assert "process ended" in parked.error
 
 
+def test_what_is_taken_together_with_a_deadly_event_is_taken_without_it(engine: Engine) -> None:
+    """Who died of one of many cannot say of which: they are tried one by one until it is known."""
+    desk = Desk(engine, "die_of_two")
+    for number in (1, 3, 4, 5, 6, 2, 7):
+        publish(engine, number=number)
+    codes = []
+    while desk.due() or not codes:
+        codes.append(desk.process())
+        with db.write(engine) as connection:
+            connection.execute(update(event_cursor).values(next_try_at=None))
+    assert set(codes) == {-11, 0}
+    assert len(codes) < 20
+    assert desk.taken() == [1, 3, 4, 5, 6, 7]
+    assert len(desk.parked()) == 1
+
+
 def test_a_subscriber_that_hangs_is_ended_and_no_run_waits_longer_for_its_locks(
     sqlite_engine: Engine,
 ) -> None:

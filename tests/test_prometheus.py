@@ -21,8 +21,8 @@ from sqlalchemy import Connection, Engine, delete, insert, update
 from sqlalchemy.engine import URL
 
 from config.settings import ROOT
-from core.db import connect, write
-from core.schema import daemon, metadata, tmp_fund_nav, trade_calendar
+from core.db import connect, upgrade, write
+from core.schema import daemon, tmp_fund_nav, trade_calendar
 from core.trading_calendar import SHANGHAI, store_calendar
 from scheduler.health_check import create_health_app
 from scheduler.overview import observer_engine
@@ -161,7 +161,7 @@ SITUATIONS: tuple[tuple[str, set[str], Callable[[Connection], None], Callable[[C
 
 def test_a_real_prometheus_fires_the_shipped_rules_and_is_quiet_in_golden_week(tmp_path: Path) -> None:
     engine = connect(URL.create("sqlite", database=str(tmp_path / "navkeeper.db")))
-    metadata.create_all(engine)
+    upgrade(engine)
     golden_week(engine, datetime.now(SHANGHAI))
     app = create_health_app(observer_engine(engine.url), night.JOBS, lambda: datetime.now(SHANGHAI))
     with served(app) as client, Prometheus(tmp_path, client.base_url.netloc.decode()) as prometheus:
