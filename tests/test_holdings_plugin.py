@@ -19,6 +19,8 @@ from core.market.tables import market_macro, market_risk, market_technical
 from core.schema import fund_nav, job_run, run_event
 from core.standin import StandinServer, simulated_market
 from core.trading_calendar import library_sessions
+from scheduler.events import LONGEST
+from scheduler.holdings_plugin import _told
 from tests.daemon import SWEEPS, DaemonProcess, at, jobs_file, until
 from tests.market_site import running
 
@@ -127,6 +129,15 @@ def test_holdings_follow_the_night(house: tuple[DaemonProcess, StandinServer], t
     assert {row.position_date for row in stored(engine, holdings_position)} <= {DAY, NEXT}
 
 
+def test_any_number_of_portfolios_fits_into_the_event() -> None:
+    figures = dict.fromkeys(("value", "cost", "invested", "returned", "profit"), 123456789012.12)
+    totals = {f"{number:04d}{'财' * 60}": figures | {"value": float(number)} for number in range(1000)}
+    told = _told(totals)
+    assert len(json.dumps({"business_date": "2025-11-28"} | told, ensure_ascii=False).encode()) < LONGEST
+    assert (told["left_out"], len(told["portfolios"])) == (960, 40)
+    assert min(told["portfolios"]).startswith("0960")
+
+
 @pytest.mark.timeout(280)
 def test_the_markets_jobs_are_imported_with_one_command_and_run(
     sqlite_engine: Engine, data: Path, tmp_path: Path
@@ -177,7 +188,7 @@ def test_the_markets_jobs_are_imported_with_one_command_and_run(
             shown = json.loads(typed(process, "runs", "show", str(run.id), "--json"))
     assert shown["result"]["as_of"] == run.business_date.isoformat()
     assert {row.series for row in stored(sqlite_engine, market_macro)} >= {"cpi_yoy", "fred:GNPCA"}
-    assert {row.instrument for row in stored(sqlite_engine, market_technical)} == {"index:000300"}
+    assert {row.code for row in stored(sqlite_engine, market_technical)} == {"index:000300"}
     days = {row.as_of for row in stored(sqlite_engine, market_risk)}
     told = [row for row in stored(sqlite_engine, run_event) if row.topic == "market.risk"]
     assert len(told) == len(days) >= 1
