@@ -121,7 +121,7 @@ def _queue(
         job_id=job.id,
         task=task,
         business_date=day,
-        status=RunStatus.WAITING if job.needs else RunStatus.QUEUED,
+        status=RunStatus.WAITING if job.needs or job.fresh else RunStatus.QUEUED,
         now=now,
         params=params,
         requested_by=BY_EVENT,

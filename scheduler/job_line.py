@@ -134,7 +134,7 @@ def _json(key: str, text: str) -> Any:
 
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise refusal(key, text, f"no JSON: {error}") from None
 
 

@@ -149,7 +149,7 @@ def look_at_the_zoo(process: DaemonProcess) -> None:
         found = zoo_runs(process)
         return found.keys() == ENDS.keys() and all(row.status not in PENDING for row in found.values())
 
-    until(over, bool, "the end of every fault")
+    until(over, bool, "the end of every fault", 240)
     ends = {name: (row.status, row.reason or "") for name, row in zoo_runs(process).items()}
     for name, (status, why) in ENDS.items():
         assert ends[name][0] == status, (name, ends[name])
@@ -180,7 +180,9 @@ def look_at_its_subscribers(process: DaemonProcess) -> None:
             )
             return {row.subscriber: row.error for row in found}
 
-    assert until(parked, lambda found: found.keys() == PARKED.keys(), "the end of every attempt") == PARKED
+    assert (
+        until(parked, lambda found: found.keys() == PARKED.keys(), "the end of every attempt", 120) == PARKED
+    )
 
 
 @pytest.mark.skipif(
