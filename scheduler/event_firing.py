@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from core import db
 from core.errors import UsageError
 from core.schema import event_cursor, job_run, run_event
 from core.trading_calendar import TradingCalendar
-from scheduler import run_store, subscriptions
+from scheduler import job_store, run_store, subscriptions
 from scheduler.events import Event, read_after
 from scheduler.firing import require_calendar
 from scheduler.job import Job, RunStatus
@@ -30,6 +30,21 @@ log = logging.getLogger(__name__)
 AT_ONCE = 100  # events a beat of each job
 BY_EVENT = "event"
 PARAM = "event"  # a task whose parameters have this is told
+
+
+def wait_anew(leader: Leadership, of_file: Mapping[str, Job], now: datetime) -> None:
+    """As a daemon begins: a job that is gone, or was out of the file meanwhile, has nothing left over from before."""
+    cursor = event_cursor.c
+    with leader.write() as connection:
+        for job in of_file.values():
+            subscriptions.register(connection, BY_JOB + job.id, job.on_event, now)
+        names = {*of_file, *(row.id for row in job_store.stored_jobs(connection))}
+        gone = {
+            row.subscriber
+            for row in subscriptions.cursors(connection)
+            if row.subscriber.startswith(BY_JOB) and row.subscriber.removeprefix(BY_JOB) not in names
+        }
+        connection.execute(delete(event_cursor).where(cursor.subscriber.in_(gone)))
 
 
 def fire_events(leader: Leadership, jobs: Mapping[str, Job], now: datetime) -> int:
@@ -106,7 +121,7 @@ def _queue(
         job_id=job.id,
         task=task,
         business_date=day,
-        status=RunStatus.WAITING if job.needs else RunStatus.QUEUED,
+        status=RunStatus.WAITING if job.needs or job.fresh else RunStatus.QUEUED,
         now=now,
         params=params,
         requested_by=BY_EVENT,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from scheduler.run_context import RunContext
 
+MOST_TOLD = 40  # portfolios
 Portfolio = Annotated[str, Field(min_length=1, max_length=64)]
 FundCode = Annotated[str, Field(pattern=r"^\d{6}$")]
 Yuan = Annotated[Decimal, Field(gt=0, max_digits=16, decimal_places=2)]
@@ -144,13 +145,18 @@ def settle(context: RunContext, params: SettleParams) -> None:
                 holding: min(since, changed.get(holding, since)) for holding in ledger.holdings(connection)
             }
         ledger.value_positions(connection, calendar, changed, until)
-        totals = ledger.totals(connection, until)
+        told = _told(ledger.totals(connection, until))
         waiting = ledger.waiting(connection, until)
-        context.publish(
-            connection, "holdings.settled", {"business_date": until.isoformat(), "portfolios": totals}
-        )
+        context.publish(connection, "holdings.settled", {"business_date": until.isoformat()} | told)
         reason = f"{placed} orders placed by plans, {waiting} wait for their NAV"
-        commit.end(RunStatus.SUCCESS, len(changed), reason, json.dumps({"portfolios": totals}))
+        commit.end(RunStatus.SUCCESS, len(changed), reason, json.dumps(told))
+
+
+def _told(totals: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """By portfolio, those worth most; an event has 16 kB."""
+    names = sorted(totals, key=lambda name: -totals[name]["value"])
+    left_out = {"left_out": len(names) - MOST_TOLD} if len(names) > MOST_TOLD else {}
+    return {"portfolios": {name: totals[name] for name in names[:MOST_TOLD]}} | left_out
 
 
 def _first(op: Operations) -> None:

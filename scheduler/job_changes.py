@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row
@@ -17,7 +19,7 @@ from sqlalchemy import Connection, Engine, Row
 from core import db
 from core.errors import JobChanged, JobRefused, UnknownJob, UsageError
 from core.exchange_days import ensure_exchanges
-from scheduler import commands, job_store, task_catalogue
+from scheduler import commands, job_store, subscriptions, task_catalogue
 from scheduler.job import Job
 from scheduler.job_definition import HOME, TRIGGERS, job_of, refusal
 from scheduler.jobs import table_of
@@ -42,6 +44,57 @@ def create_job(
     engine: Engine, of_file: Mapping[str, Job], job_id: str, table: dict[str, Any], asked: Asked
 ) -> int:
     """Store a new job; its version. Raises JobRefused naming the key and why, and then nothing is stored."""
+    return create_jobs(engine, of_file, {job_id: table}, asked)[job_id]
+
+
+def create_jobs(
+    engine: Engine, of_file: Mapping[str, Job], tables: Mapping[str, Mapping[str, Any]], asked: Asked
+) -> dict[str, int]:
+    """Store all of these new jobs, which may need each other, or none; their versions.
+
+    Raises JobRefused naming job, key and why.
+    """
+    given = {job_id: _given(table, asked.now) for job_id, table in tables.items()}
+    jobs: dict[str, Job] = {}
+    versions: dict[str, int] = {}
+    for job_id, table in given.items():
+        with _of_job(job_id):
+            _check_name(of_file, job_id)
+            jobs[job_id] = job_of(job_id, table)
+            _fill_exchange(engine, jobs[job_id], asked.now)
+    needs = {job_id: [need for need in job.needs if need in jobs] for job_id, job in jobs.items()}
+    try:
+        ordered = [*TopologicalSorter(needs).static_order()]
+    except CycleError as error:
+        circle = error.args[1]
+        with _of_job(circle[0]):
+            raise refusal(
+                "needs", [*needs[circle[0]]], f"a cycle: {' needs '.join(reversed(circle))}"
+            ) from None
+    with db.write(engine) as connection:
+        job_store.begin_change(connection)
+        for job_id in ordered:
+            with _of_job(job_id):
+                table = given[job_id]
+                _check(connection, of_file, job_id, table, {}, asked.now)
+                version = job_store.add_job(connection, job_id, table, asked.by, asked.now, asked.reason)
+            _listen(connection, job_id, table, asked.now)
+            _audit(connection, "create", job_id, version, asked)
+            versions[job_id] = version
+    return versions
+
+
+@contextmanager
+def _of_job(job_id: str) -> Iterator[None]:
+    """Whose definition it is that is refused."""
+    try:
+        yield
+    except JobRefused as error:
+        error.job = job_id
+        raise
+
+
+def _check_name(of_file: Mapping[str, Job], job_id: str) -> None:
     if not ID.fullmatch(job_id):
         allowed = "lower-case letters, digits, _ . and -, 64 at most, a letter or digit first"
         raise JobRefused("job", f"job = {job_id!r} is not allowed: {allowed}")
@@ -49,14 +102,6 @@ def create_job(
         raise JobRefused(
             "job", f"the jobs file has a job {job_id!r}; take another name", conflict="job_exists"
         )
-    table = _given(table, asked.now)
-    _fill_exchange(engine, job_of(job_id, table), asked.now)
-    with db.write(engine) as connection:
-        job_store.begin_change(connection)
-        _check(connection, of_file, job_id, table, {}, asked.now)
-        version = job_store.add_job(connection, job_id, table, asked.by, asked.now, asked.reason)
-        _audit(connection, "create", job_id, version, asked)
-    return version
 
 
 def change_job(
@@ -93,6 +138,7 @@ def change_job(
             asked.reason,
             counts_from=asked.now if other else row.counts_from,
         )
+        _listen(connection, job_id, changed, asked.now)
         _audit(connection, "change", job_id, version, asked)
     return version
 
@@ -114,8 +160,15 @@ def delete_job(engine: Engine, of_file: Mapping[str, Job], job_id: str, asked: A
         version = job_store.change_job(
             connection, row, None, asked.by, asked.now, asked.reason, counts_from=row.counts_from
         )
+        _listen(connection, job_id, None, asked.now)
         _audit(connection, "delete", job_id, version, asked)
     return version
+
+
+def _listen(connection: Connection, job_id: str, table: Mapping[str, Any] | None, now: datetime) -> None:
+    """From here on it waits for its events, and for no other: what was published before passes it by."""
+    topics = job_of(job_id, table).on_event if table is not None else ()
+    subscriptions.register(connection, subscriptions.BY_JOB + job_id, topics, now)
 
 
 def _row(connection: Connection, of_file: Mapping[str, Job], job_id: str, asked: Asked) -> Row[Any]:

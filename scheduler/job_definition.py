@@ -30,6 +30,8 @@ LONGEST_ID, LONGEST_NAME, LONGEST_DESCRIPTION = 64, 100, 500
 LONGEST_WINDOW_DAYS = 400
 MOST_PARALLEL = 16
 LONGEST_PARALLEL_ID = 60  # with the number of its slot it is job_run.active_key
+MOST_TOPICS = 20  # each costs a look every second
+DEEPEST, LONGEST_SHOWN = 30, 200
 TRIGGERS = ("cron", "crontab", "every", "at", "on_event")
 SHORTEST, LONGEST_STEP = timedelta(minutes=1), timedelta(days=366)
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
@@ -67,6 +69,9 @@ def job_of(job_id: str, table: Mapping[str, Any]) -> Job:
     """The job that the table defines. Raises JobRefused naming the key; that needs and task exist is not looked at."""
     given = {key: value.isoformat() if isinstance(value, datetime) else value for key, value in table.items()}
     values = DEFAULTS | given  # TOML has instants, JSON has texts
+    for key, value in given.items():
+        if _depth(value) > DEEPEST:
+            raise JobRefused(key, f"{key} is not allowed: over {DEEPEST} tables and lists in each other")
     if len(job_id) > LONGEST_ID:
         raise JobRefused("job", f"is too long a name: at most {LONGEST_ID} letters")
     for key in table:
@@ -107,7 +112,23 @@ def job_of(job_id: str, table: Mapping[str, Any]) -> Job:
 
 
 def refusal(key: str, value: object, allowed: str) -> JobRefused:
-    return JobRefused(key, f"{key} = {value!r} is not allowed: {allowed}")
+    text = repr(value)
+    shown = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+    return JobRefused(key, f"{key} = {shown} is not allowed: {allowed}")
+
+
+def _depth(value: object) -> int:
+    """How many tables and lists are in each other, DEEPEST + 1 at the most."""
+    depth, level = 0, [value]
+    while level and depth <= DEEPEST:
+        level = [
+            part
+            for item in level
+            if isinstance(item, (dict, list))
+            for part in (item.values() if isinstance(item, dict) else item)
+        ]
+        depth += 1
+    return depth
 
 
 def in_order(jobs: Mapping[str, Job]) -> dict[str, Job]:
@@ -205,6 +226,8 @@ def _cron(value: object) -> bool:
         return True
     if not isinstance(value, dict) or not value.keys() <= set(CronTrigger.FIELD_NAMES):
         return False
+    if not str(value.get("second", 0)).isdecimal():  # no more often than once a minute, as `every`
+        return False
     return not any(ch.isdigit() for ch in str(value.get("day_of_week", "")))
 
 
@@ -270,6 +293,8 @@ def _on_event(value: object) -> bool:
     texts = [value] if isinstance(value, str) and value else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         return False
+    if len(texts) > MOST_TOPICS:
+        return False
     try:
         for text in texts:
             check_wanted(text)
@@ -302,7 +327,8 @@ CHECKS: tuple[tuple[str, str, Callable[[object], bool]], ...] = (
     ("anchor", "an instant such as 2026-03-01T09:30, from which `every` is counted", _some_instant),
     (
         "on_event",
-        'a topic such as "data.nav.merged", "quality.*" or "<plugin id>.*", or a list of such: docs/events.md',
+        'a topic such as "data.nav.merged", "quality.*" or "<plugin id>.*", or a list of such, '
+        f"{MOST_TOPICS} at most: docs/events.md",
         _on_event,
     ),
     (

@@ -1,4 +1,4 @@
-"""`main.py jobs create|change|delete|show|export`: what may be typed, and what is done then."""
+"""`main.py jobs create|import|change|delete|show|export`: what may be typed, and what is done then."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sqlalchemy import Engine
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scheduler.clock import Clock
     from scheduler.listing import Record
 
-WORDS = ("create", "change", "delete", "show", "export")
+WORDS = ("create", "import", "change", "delete", "show", "export")
 # Options that are keys of a definition, with what they take.
 KEYS: dict[str, tuple[str, str]] = {
     "task": ("TASK", "what it does"),
@@ -59,6 +59,11 @@ def add_words(words: Any, word_of: Any, name_of: Any) -> None:
             "--file", type=Path, metavar="PATH", help="the keys as TOML, as jobs export writes them"
         )
         word.add_argument("--reason", metavar="TEXT", help="why; kept with the version")
+    word = word_of(words, "import", "every job of a file, such as config/market_jobs.toml, or none of them")
+    word.add_argument(
+        "file", type=Path, metavar="FILE", help="TOML, a table for each job, as jobs export writes them"
+    )
+    word.add_argument("--reason", metavar="TEXT", help="why; kept with the versions")
     word = word_of(words, "delete", "its runs stay; those that wait are skipped")
     word.add_argument("job", type=name_of, metavar="NAME")
     word.add_argument("--reason", metavar="TEXT", help="why; kept with the version")
@@ -97,14 +102,31 @@ def table_from(options: argparse.Namespace) -> dict[str, Any]:
 
 def _from_file(path: Path) -> dict[str, Any]:
     """Its keys, or those of the one table in it. Raises UsageError."""
+    table = _read(path)
+    inner = list(table.values())
+    return inner[0] if len(inner) == 1 and isinstance(inner[0], dict) and "task" in inner[0] else table
+
+
+def _tables_from(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables of a file, each a job. Raises UsageError."""
+    from core.errors import UsageError
+
+    tables = _read(path)
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: {name} must be a table such as [{name}]; nothing is stored")
+    if not tables:
+        raise UsageError(f"{path} has no jobs")
+    return tables
+
+
+def _read(path: Path) -> dict[str, Any]:
     from core.errors import UsageError
 
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {error}") from None
-    inner = list(table.values())
-    return inner[0] if len(inner) == 1 and isinstance(inner[0], dict) and "task" in inner[0] else table
 
 
 def needs_of(text: str) -> Any:
@@ -138,7 +160,7 @@ def change(options: argparse.Namespace, settings: Settings, observer: Engine, cl
     """Do what was typed, without a daemon. Raises UsageError."""
     from core import db
     from scheduler.command_line import printed
-    from scheduler.job_changes import Asked, change_job, create_job, delete_job
+    from scheduler.job_changes import Asked, change_job, create_job, create_jobs, delete_job
     from scheduler.jobs_file import load_jobs
     from scheduler.listing import as_json
 
@@ -146,15 +168,28 @@ def change(options: argparse.Namespace, settings: Settings, observer: Engine, cl
         pass
     engine, of_file = db.connect(settings.database_url()), load_jobs(settings.jobs_file)
     asked = Asked(f"cli:{getpass.getuser()}", clock(), options.reason)
-    if options.word == "delete":
-        version = delete_job(engine, of_file, options.job, asked)
+    if options.word == "import":
+        versions = _imported(options.file, lambda tables: create_jobs(engine, of_file, tables, asked))
+    elif options.word == "delete":
+        versions = {options.job: delete_job(engine, of_file, options.job, asked)}
     elif options.word == "create":
-        version = create_job(engine, of_file, options.job, table_from(options), asked)
+        versions = {options.job: create_job(engine, of_file, options.job, table_from(options), asked)}
     else:
-        version = change_job(engine, of_file, options.job, table_from(options), asked)
-    record = {"job": options.job, "action": options.word, "version": version}
-    done = {"create": "made", "change": "changed", "delete": "deleted"}[options.word]
-    printed(f"{as_json(record) if options.json else f'{options.job} is {done}: version {version}'}\n")
+        versions = {options.job: change_job(engine, of_file, options.job, table_from(options), asked)}
+    done = {"create": "made", "import": "made", "change": "changed", "delete": "deleted"}[options.word]
+    for job, version in versions.items():
+        record = {"job": job, "action": options.word, "version": version}
+        printed(f"{as_json(record) if options.json else f'{job} is {done}: version {version}'}\n")
+
+
+def _imported(path: Path, store: Callable[[dict[str, dict[str, Any]]], dict[str, int]]) -> dict[str, int]:
+    from core.errors import JobRefused
+
+    try:
+        return store(_tables_from(path))
+    except JobRefused as error:
+        text = f"{path}: [{error.job}] {error}; nothing is stored"
+        raise JobRefused(error.field, text, error.job, conflict=error.conflict) from None
 
 
 def look(options: argparse.Namespace, settings: Settings, observer: Engine, clock: Clock) -> None:

@@ -31,7 +31,7 @@ from scheduler.alert_watch import AlertWatch, note_absence
 from scheduler.chain import release_given_up, release_waiting
 from scheduler.clock import Clock
 from scheduler.event_dispatch import EventDispatch
-from scheduler.event_firing import fire_events
+from scheduler.event_firing import fire_events, wait_anew
 from scheduler.firing import Firing, require_calendar
 from scheduler.job import Job
 from scheduler.jobs import Jobs
@@ -204,6 +204,7 @@ class FundJobScheduler:
             return False
         reached("daemon.leading")
         self.leader.note_absence(now, partial(self._note_absence, now=now))
+        wait_anew(self.leader, self.jobs.of_file, now)
         self.dispatch.put_back()
         self.supervisor.recover(now)
         self.recovered = time.monotonic()

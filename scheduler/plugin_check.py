@@ -6,6 +6,7 @@ The daemon starts `python -m scheduler.plugin_check` in the background; `main.py
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import signal
@@ -32,6 +33,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LIMIT_SECONDS = 30.0
 LONGEST_ANSWER = 500_000  # bytes
 AT_ONCE = 2
+MIGRATION_SECONDS = 600
+log = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
@@ -136,6 +139,19 @@ def _died(code: int) -> str:
     return f"its process was killed by {names.get(-code, f'signal {-code}')} while it was imported"
 
 
+def migrated(name: str) -> str | None:
+    """Bring its tables up to date, in a process of its own. Why they could not be, None where they are."""
+    words = [sys.executable, "-m", "scheduler.plugin_loading", name]
+    try:
+        done = subprocess.run(
+            words, cwd=ROOT, capture_output=True, text=True, timeout=MIGRATION_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"its migrations took over {MIGRATION_SECONDS} s"
+    last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+    return last[0] if done.returncode else None
+
+
 def main() -> None:
     from config.logging_config import configure_logging
     from config.settings import load_settings
@@ -148,6 +164,11 @@ def main() -> None:
         known = plugin_store.stamps(connection)
     changed = [name for name in settings.plugins if known.get(name) != stamp_of(name)]
     check(engine, settings, clock_from(settings)(), only=changed)
+    with db.read(engine) as connection:
+        behind = [item.name for item in plugin_store.behind(connection)]
+    for name in behind:  # a subscriber of the new version waits for it, and no run may come that did it
+        if (why := migrated(name)) is not None:
+            log.error("the tables of %s are not up to date: %s", name, why)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,10 @@ class Found:
         return subscribers
 
     @property
+    def migrations(self) -> int:
+        return int(self.manifest.get("migrations", 0))
+
+    @property
     def requires(self) -> Sequence[str]:
         requires: Sequence[str] = self.manifest.get("requires", ())
         return requires
@@ -122,6 +126,15 @@ def plugins(connection: Connection) -> list[Found]:
     return sorted((_with_required(item, usable) for item in found), key=lambda item: (item.id, item.name))
 
 
+def behind(connection: Connection) -> list[Found]:
+    """Those switched on whose tables are not yet what their code knows."""
+    return [
+        item
+        for item in plugins(connection)
+        if item.state == ENABLED and item.schema_version < item.migrations
+    ]
+
+
 def require(connection: Connection, plugin_id: str) -> Found:
     """A plugin that may be used. Raises PluginUnavailable, PluginDisabled."""
     mine = [item for item in plugins(connection) if item.id == plugin_id]
@@ -159,6 +172,8 @@ def _found(row: Row[Any], switched: Row[Any] | None, rows: Sequence[Row[Any]]) -
     if reason is None and len(same) > 1:
         named = " and ".join(same)
         reason = f"{named} both call themselves {row.plugin_id}: take one out of NAVKEEPER_PLUGINS"
+    if reason is None and (clash := _clash(row, rows)):
+        reason = clash
     if reason is None and (owned := _ours(row.plugin_id)):
         reason = f"the id {row.plugin_id} is taken: {owned}"
     is_on = switched is not None and switched.enabled
@@ -175,6 +190,19 @@ def _found(row: Row[Any], switched: Row[Any] | None, rows: Sequence[Row[Any]]) -
         changed_at=switched.changed_at if switched is not None else None,
         probed_at=row.probed_at,
     )
+
+
+def _clash(row: Row[Any], rows: Sequence[Row[Any]]) -> str | None:
+    """`a_b` and `a` may both call a table a_b_c: neither is loaded."""
+
+    def tables(of: Row[Any]) -> set[str]:
+        return set(json.loads(of.manifest).get("tables", ())) if of.manifest else set()
+
+    mine = tables(row)
+    for other in rows:
+        if mine and other.name != row.name and (both := mine & tables(other)):
+            return f"{row.name} and {other.name} both have a table {min(both)}: take one out of NAVKEEPER_PLUGINS"
+    return None
 
 
 def _ours(plugin_id: str) -> str | None:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core import db
 from core.errors import PluginUnavailable, UsageError
 from scheduler import commands, plugin_store
 from scheduler.plugin import BUILT_IN
-from scheduler.plugin_check import check, stamp_of
+from scheduler.plugin_check import check, migrated, stamp_of
 from scheduler.plugin_sources import offered_names
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from config.settings import Settings
-
-ROOT = Path(__file__).resolve().parents[1]
-MIGRATION_SECONDS = 600
 
 
 def enable(engine: Engine, settings: Settings, plugin_id: str, by: str, now: datetime) -> plugin_store.Found:
@@ -43,7 +37,7 @@ def enable(engine: Engine, settings: Settings, plugin_id: str, by: str, now: dat
             )
     except PluginUnavailable as error:
         raise UsageError(_hint(settings, plugin_id) or str(error)) from None
-    why = _migrated(found.name)
+    why = migrated(found.name)
     if why is not None:
         disable(engine, plugin_id, by, now, why=why)
         raise UsageError(f"{plugin_id} stays off: {why}")
@@ -70,16 +64,3 @@ def _hint(settings: Settings, plugin_id: str) -> str | None:
     return (
         f"{plugin_id} is installed, but not allowed; set NAVKEEPER_PLUGINS={allowed} and restart the daemon"
     )
-
-
-def _migrated(name: str) -> str | None:
-    """Why its tables could not be made, None if they are there."""
-    words = [sys.executable, "-m", "scheduler.plugin_loading", name]
-    try:
-        done = subprocess.run(
-            words, cwd=ROOT, capture_output=True, text=True, timeout=MIGRATION_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"its migrations took over {MIGRATION_SECONDS} s"
-    last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-    return last[0] if done.returncode else None

@@ -37,8 +37,11 @@ class PluginWatch:
         self._child, self._looked = None, time.monotonic()
         with db.read(self.leader.engine) as connection:
             known = plugin_store.stamps(connection)
+            behind = plugin_store.behind(connection)
         found = {name: stamp_of(name) for name in self.names}
-        if found in (known, self._asked):  # asked for once: a child may see another path than we do
+        if (
+            found in (known, self._asked) and not behind
+        ):  # asked for once: a child may see another path than we do
             return
         self._asked = found
         log.info("plugins changed: looking at them")

@@ -38,10 +38,12 @@ class Subscriber:
 
 
 def subscribers(engine: Engine) -> dict[str, Subscriber]:
-    """Those of the plugins that are enabled, by name. No plugin's code is loaded for it."""
+    """Those of the plugins that are enabled and whose tables are up to date, by name. None of their code is loaded."""
     with db.read(engine) as connection:
         found = [
-            plugin for plugin in plugin_store.plugins(connection) if plugin.state == plugin_store.ENABLED
+            plugin
+            for plugin in plugin_store.plugins(connection)
+            if plugin.state == plugin_store.ENABLED and plugin.schema_version == plugin.migrations
         ]
     return {
         item["id"]: Subscriber(item["id"], item["function"], tuple(item["topics"]))

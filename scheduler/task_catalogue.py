@@ -50,6 +50,11 @@ def find(connection: Connection, task: str) -> Described:
     for item in known:
         if item.id == task:
             return item
+    if is_foreign(task):
+        try:
+            plugin_store.require(connection, task.partition(".")[0])
+        except PluginUnavailable as error:
+            raise UsageError(f"unknown task {task!r}: {error}") from None
     names = ", ".join([*TASKS, *(item.id for item in known)])
     raise UsageError(f"unknown task {task!r}; there are {names}")
 

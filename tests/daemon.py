@@ -47,12 +47,12 @@ SWEEPS = (  # all that runs beside the chain of a night and the weekly job
 T = TypeVar("T")
 
 
-def until(read: Callable[[], T], wanted: Callable[[T], bool], what: str) -> T:
+def until(read: Callable[[], T], wanted: Callable[[T], bool], what: str, limit: float = LIMIT) -> T:
     """Poll what other processes do; fail loudly after a minute."""
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + limit
     while not wanted(found := read()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not happen within {LIMIT:.0f} s; last seen: {found}")
+            raise AssertionError(f"{what} did not happen within {limit:.0f} s; last seen: {found}")
         time.sleep(0.02)
     return found
 

@@ -43,6 +43,13 @@ def rows(engine: Engine) -> list[tuple[str, int, bool]]:
         return [(row.job_id, row.version, row.definition is None) for row in found]
 
 
+def nested(depth: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(depth):
+        found = {"a": found}
+    return found
+
+
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """A database in which nothing is ever stored: one for all refusals."""
@@ -58,6 +65,14 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         ("b", {"task": "nothing"}, "task", "unknown task 'nothing'"),
         ("b", {"task": None}, "task", "the name of a task"),
         ("b", {"crontab": "0 9 * * 8"}, "crontab", "not one of 0 to 7"),
+        ("b", {"crontab": None, "cron": {"second": "*"}}, "cron", "a table such as"),
+        ("b", {"crontab": "x" * 100_000}, "crontab", "xxx… is not allowed"),
+        ("b", {"timeout_minutes": 10**400}, "timeout_minutes", "000… is not allowed"),
+        ("b", {"params": nested(3000)}, "params", "over 30 tables and lists in each other"),
+        ("b", {"needs": [nested(3000)]}, "needs", "over 30 tables and lists in each other"),
+        ("b", {"crontab": None, "on_event": [f"a.b{n}" for n in range(21)]}, "on_event", "20 at most"),
+        ("a\u200bb", {}, "job", "lower-case letters"),
+        ("a'; drop table job;--", {}, "job", "lower-case letters"),
         ("b", {"crontab": "0 9 * *"}, "crontab", "five fields"),
         ("b", {"crontab": "0 0 30 2 *"}, "crontab", "never comes"),
         ("b", {"every": "10m"}, "every", "crontab says already"),

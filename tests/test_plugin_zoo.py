@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import date, time
+from datetime import date, time, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sqlalchemy.engine import URL
 from config.settings import ROOT
 from core import db
 from core.initialise import initialise
-from core.schema import fund_rank, fund_score, job_run, tmp_fund_nav
+from core.schema import event_parked, fund_rank, fund_score, job_run, run_event, tmp_fund_nav
 from core.standin import StandinServer, recorded_market
 from scheduler.job import PENDING
 from scheduler.run_family import MARK
@@ -57,6 +58,11 @@ ENDS = {  # how each fault of tests/zoo/faulty.py ends, and why
     "leaves": ("FAILED", "its process ended with exit code 0 before it could record why"),
     "holds": ("FAILED", "held the database for 15 s in one transaction"),
     "raises": ("FAILED", "internal_error: RuntimeError"),
+}
+PARKED = {  # what is said of the merge that a subscriber could not take
+    "faulty.refuse": "RuntimeError: on purpose",
+    "faulty.fall": "the process ended before it was done with the event",
+    "faulty.spin": "the process ended before it was done with the event",
 }
 
 
@@ -143,7 +149,7 @@ def look_at_the_zoo(process: DaemonProcess) -> None:
         found = zoo_runs(process)
         return found.keys() == ENDS.keys() and all(row.status not in PENDING for row in found.values())
 
-    until(over, bool, "the end of every fault")
+    until(over, bool, "the end of every fault", 240)
     ends = {name: (row.status, row.reason or "") for name, row in zoo_runs(process).items()}
     for name, (status, why) in ENDS.items():
         assert ends[name][0] == status, (name, ends[name])
@@ -159,6 +165,24 @@ def look_at_the_zoo(process: DaemonProcess) -> None:
         assert (records[name]["state"], records[name]["plugin"]) == ("FAILED", plugin)
         assert why in records[name]["reason"]
     assert records["tests.zoo.faulty"]["state"] == "ENABLED"
+    look_at_its_subscribers(process)
+
+
+def look_at_its_subscribers(process: DaemonProcess) -> None:
+    """Each has failed three times at the night's one merge, which is parked, and is at the events after it."""
+    looks = count()
+
+    def parked() -> dict[str, str]:
+        process.set_clock(at(DAY, 23) + timedelta(seconds=next(looks)))  # each attempt is later than the last
+        with db.read(process.engine) as connection:
+            found = connection.execute(
+                select(event_parked).join(run_event, run_event.c.id == event_parked.c.event_id)
+            )
+            return {row.subscriber: row.error for row in found}
+
+    assert (
+        until(parked, lambda found: found.keys() == PARKED.keys(), "the end of every attempt", 120) == PARKED
+    )
 
 
 @pytest.mark.skipif(

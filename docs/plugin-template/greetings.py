@@ -29,6 +29,7 @@ def greet(context, params):
     def write(connection):
         connection.execute(sa.delete(GREETING).where(GREETING.c.business_date == context.business_date))
         connection.execute(sa.insert(GREETING), rows)
+        context.publish(connection, "greetings.said", {"name": params.name})
 
     return TaskResult(records=len(rows), data={"name": params.name}, write=write)
 

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 
-from scheduler.plugin import Params, Plugin, Task, TaskResult
+from sqlalchemy import select
+
+from scheduler.plugin import Params, Plugin, Subscriber, Task, TaskResult
 
 
 def crash(_context, _params):
@@ -91,6 +93,21 @@ def raises(_context, _params):
     raise RuntimeError("on purpose")
 
 
+def refuse(_connection, _event):
+    raise RuntimeError("on purpose")
+
+
+def fall(_connection, _event):
+    ctypes.string_at(0)
+
+
+def spin(connection, _event):
+    """For ever, and where the database is a file with its only lock."""
+    connection.execute(select(1))
+    while True:
+        pass
+
+
 FAULTS = (
     *(crash, loop, hog, chatter, forks, unserialisable, not_a_number, huge, negative, nothing, a_word),
     *(exits, leaves, holds, raises),
@@ -103,5 +120,8 @@ PLUGIN = Plugin(
     tasks=tuple(
         Task(f"faulty.{fault.__name__}", fault.__name__, fault.__doc__ or "", Params, fault)
         for fault in FAULTS
+    ),
+    subscribers=tuple(
+        Subscriber(f"faulty.{deaf.__name__}", ("data.nav.merged",), deaf) for deaf in (refuse, fall, spin)
     ),
 )
