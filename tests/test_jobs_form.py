@@ -223,7 +223,7 @@ def test_a_stored_job_that_is_wrong_is_shown_with_the_reason_and_mended(
     assert why in record["wrong"]
     assert client.get("/api/v1/jobs/look").json["task"] == "size_watch"
     [row] = list_jobs(filled, {}, NOW, {"look": record["wrong"]})
-    line = drawn(jobs_table([row], translator("en")))
+    line = " ".join(drawn(jobs_table([row], translator("en"))).split())
     assert "look" in line
     assert why in line
     assert "0 9 * * 9" in client.get("/jobs/look/change", headers=PAGE).text
