@@ -68,7 +68,9 @@ def create_jobs(
     except CycleError as error:
         circle = error.args[1]
         with _of_job(circle[0]):
-            raise refusal("needs", [*needs[circle[0]]], f"a cycle: {' needs '.join(reversed(circle))}") from None
+            raise refusal(
+                "needs", [*needs[circle[0]]], f"a cycle: {' needs '.join(reversed(circle))}"
+            ) from None
     with db.write(engine) as connection:
         job_store.begin_change(connection)
         for job_id in ordered:
