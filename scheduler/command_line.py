@@ -209,7 +209,8 @@ def _look(
     from scheduler.monitor import readable
 
     def jobs() -> list[Record]:
-        return listing.list_jobs(observer, all_jobs(settings.jobs_file, observer), clock())
+        known = all_jobs(settings.jobs_file, observer)
+        return listing.list_jobs(observer, known, clock(), known.wrong)
 
     def plan() -> list[Record]:
         known = all_jobs(settings.jobs_file, observer)

@@ -29,6 +29,7 @@ LARGEST = 1_000_000
 LONGEST_ID, LONGEST_NAME, LONGEST_DESCRIPTION = 64, 100, 500
 LONGEST_WINDOW_DAYS = 400
 MOST_PARALLEL = 16
+LONGEST_PARALLEL_ID = 60  # with the number of its slot it is job_run.active_key
 MOST_TOPICS = 20  # each costs a look every second
 DEEPEST, LONGEST_SHOWN = 30, 200
 TRIGGERS = ("cron", "crontab", "every", "at", "on_event")
@@ -79,6 +80,9 @@ def job_of(job_id: str, table: Mapping[str, Any]) -> Job:
     for key, allowed, fits in CHECKS:
         if not fits(values.get(key)):
             raise refusal(key, values.get(key), allowed)
+    if values["max_parallel"] > 1 and len(job_id) > LONGEST_PARALLEL_ID:
+        allowed = f"only 1, for the job's name has over {LONGEST_PARALLEL_ID} letters"
+        raise refusal("max_parallel", values["max_parallel"], allowed)
     needs = _needs(values["needs"])
     default = {"policy": "last"} if values["every"] else {}
     return Job(

@@ -85,14 +85,14 @@ def table_from(options: argparse.Namespace) -> dict[str, Any]:
             continue
         value: Any = text or None
         if text and key in AS_JSON:
-            value = _json(key, text)
+            value = json_of(key, text)
         elif text and key == "needs":
-            value = _json(key, text) if text.startswith("[") else [part.strip() for part in text.split(",")]
+            value = needs_of(text)
         elif text and key in NUMBERS:
-            value = _number(text)
+            value = number_of(text)
         table[key] = value
     if options.attempts is not None:
-        table["retry"] = {**(table.get("retry") or {}), "attempts": _number(options.attempts)}
+        table["retry"] = {**(table.get("retry") or {}), "attempts": number_of(options.attempts)}
     if options.catch_up is not None:
         table["catch_up"] = {"policy": options.catch_up}
     if not table:
@@ -129,7 +129,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: {error}") from None
 
 
-def _json(key: str, text: str) -> Any:
+def needs_of(text: str) -> Any:
+    """Names with commas, or a list as JSON. Raises JobRefused."""
+    return json_of("needs", text) if text.startswith("[") else [part.strip() for part in text.split(",")]
+
+
+def json_of(key: str, text: str) -> Any:
+    """Raises JobRefused."""
     from scheduler.job_definition import refusal
 
     try:
@@ -138,7 +144,7 @@ def _json(key: str, text: str) -> Any:
         raise refusal(key, text, f"no JSON: {error}") from None
 
 
-def _number(text: str) -> int | float | str:
+def number_of(text: str) -> int | float | str:
     """A text that is no number stays what it is: it is refused where all keys are."""
     try:
         return int(text)

@@ -35,20 +35,28 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def list_jobs(engine: Engine, jobs: Mapping[str, Job], now: datetime) -> list[Record]:
-    """Each job: whether it is paused, its next fire that its calendar lets through, its newest run."""
+def list_jobs(
+    engine: Engine, jobs: Mapping[str, Job], now: datetime, wrong: Mapping[str, str] | None = None
+) -> list[Record]:
+    """Each job: whether it is paused, its next fire that its calendar lets through, its newest run.
+
+    `wrong`: stored jobs that are not run, with the reason; they come last.
+    """
+    wrong = wrong or {}
     overview = collect_overview(engine, jobs, now)
     coming = {run.job: run for run in overview.next_runs}
     with db.read(engine) as connection:
         paused = commands.pauses(connection)
-        newest = {name: _newest_run(connection, name, now) for name in jobs}
+        newest = {name: _newest_run(connection, name, now) for name in {**jobs, **wrong}}
     found = []
-    for name, job in jobs.items():
-        pause, fire = paused.get(name), coming.get(name)
+    for name in {**jobs, **wrong}:
+        job, pause, fire = jobs.get(name), paused.get(name), coming.get(name)
         found.append(
             {
                 "job": name,
-                "task": job.task,
+                "name": job.name if job else "",
+                "task": job.task if job else "",
+                "wrong": wrong.get(name),
                 "paused_since": pause.paused_at if pause else None,
                 "paused_by": pause.paused_by if pause else None,
                 "next_fire": fire.at if fire and not pause else None,
@@ -134,6 +142,7 @@ def list_plan(
         {
             "at": run.scheduled_for,
             "job": run.job_id,
+            "name": jobs[run.job_id].name,
             "business_date": run.business_date,
             "status": run.status.value,
             "reason": run.reason,

@@ -101,12 +101,14 @@ def _job_row(record: Record, _: Translate) -> list[str | Text]:
         paused = _("paused since {time} by {who}")
         who = one_line(record["paused_by"])
         schedule = Text(paused.format(time=clock_time(record["paused_since"]), who=who), style="yellow")
+    if record["wrong"] is not None:
+        schedule = Text(_("not run"), style="red")
     fire = clock_time(record["next_fire"], "%Y-%m-%d %H:%M")
-    run = record["last_run"]
-    if run is None:
-        return [job_cell(record["job"], _), schedule, fire, "-", "-", _word(None, _), ""]
+    name, run = job_cell(record["job"], _, record["name"]), record["last_run"]
+    if run is None or record["wrong"] is not None:
+        return [name, schedule, fire, "-", "-", _word(None, _), one_line(record["wrong"])]
     return [
-        job_cell(record["job"], _),
+        name,
         schedule,
         fire,
         str(run["run"]),
@@ -125,7 +127,7 @@ def _plan_row(record: Record, _: Translate) -> list[str | Text]:
     guessed = _(" (not yet confirmed by the exchange)") if record["provisional"] else ""
     return [
         clock_time(record["at"], "%Y-%m-%d %H:%M"),
-        job_cell(record["job"], _),
+        job_cell(record["job"], _, record["name"]),
         day(record["business_date"]),
         _word(record["status"], _),
         f"{record['reason'] or ''}{guessed}".strip(),

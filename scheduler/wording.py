@@ -145,6 +145,8 @@ CODES = {
     "error": N_("error"),
     "event_refused": N_("event_refused"),
     "internal_error": N_("internal_error"),
+    "job_changed": N_("job_changed"),
+    "job_refused": N_("job_refused"),
     "leadership_lost": N_("leadership_lost"),
     "no_daemon": N_("no_daemon"),
     "not_published": N_("not_published"),
@@ -157,6 +159,7 @@ CODES = {
     "store_unavailable": N_("store_unavailable"),
     "tool_missing": N_("tool_missing"),
     "unknown_fund": N_("unknown_fund"),
+    "unknown_job": N_("unknown_job"),
     "usage": N_("usage"),
 }
 # What runs give as their reason without an error: written in English, kept so in the database and in JSON.
@@ -255,13 +258,14 @@ def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     return tuple((message, re.compile(re.sub(r"{(\w+)}", r"(?P<\1>\\S+)", message))) for message in SENTENCES)
 
 
-def job_name(job: str, _: Translate) -> str:
-    return _(JOBS[job]) if job in JOBS else job
+def job_name(job: str, _: Translate, given: str = "") -> str:
+    """`given`: the name that its definition gives it for people."""
+    return given or (_(JOBS[job]) if job in JOBS else job)
 
 
-def job_cell(job: str, _: Translate) -> str:
+def job_cell(job: str, _: Translate, given: str = "") -> str:
     """The job in the operator's language, with the name it has in jobs.toml, JSON and logs beside it."""
-    name = job_name(job, _)
+    name = job_name(job, _, given)
     return job if name == job else f"{name} {job}"
 
 

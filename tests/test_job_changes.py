@@ -95,6 +95,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         ("b", {"name": "x" * 101}, "name", "100 letters"),
         ("b", {"name": "two\nlines"}, "name", "on one line"),
         ("b", {"max_parallel": 17}, "max_parallel", "1 to 16"),
+        ("b" * 61, {"max_parallel": 2}, "max_parallel", "only 1, for the job's name has over 60 letters"),
         ("b", {"colour": "red"}, "colour", "unknown key"),
         ("b", {"params": {"source": "x" * 20_000}, "task": "collect_nav"}, "params", "too long"),
         ("b" * 65, {}, "job", "64 at most"),

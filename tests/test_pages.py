@@ -41,6 +41,7 @@ PAGES = {
     "run": "/runs/2",
     "alerts": "/alerts",
     "alert": "/alerts/1",
+    "events": "/events",
     "login": "/login",
 }
 CHART = """{% extends "base.html" %}{% import "macros.html" as m with context %}{% set current = "" %}

@@ -19,6 +19,7 @@ from scheduler import (
     alert_listing,
     commands,
     event_listing,
+    job_listing,
     listing,
     metrics_listing,
     nav_listing,
@@ -28,7 +29,7 @@ from scheduler import (
 from scheduler.overview import collect_overview
 from scheduler.web import market, params, records
 from scheduler.web.access import Access, Role, who
-from scheduler.web.job_definitions import JobDefinitions
+from scheduler.web.job_definitions import JobDefinitions, refused_as_problem
 from scheduler.web.openapi import describe
 from scheduler.web.problems import Problem
 from scheduler.web.records import Page
@@ -54,12 +55,22 @@ class Api:
     # Jobs
 
     def list_jobs(self, _asked: params.NoParams) -> Rows:
-        return Rows(listing.list_jobs(self.engine, self.jobs, self.clock()))
+        return Rows(listing.list_jobs(self.engine, self.jobs, self.clock(), self.jobs.wrong))
 
     def show_job(self, asked: params.JobPath) -> Record:
         self._require_job(asked.job)
         job = {asked.job: self.jobs[asked.job]}
         return listing.list_jobs(self.engine, job, self.clock())[0]
+
+    def describe_job(self, job: str) -> Record:
+        """The same with its definition and versions; of a stored one that is not run, too."""
+        with refused_as_problem():
+            record = job_listing.show_job(self.engine, self.jobs, job, self.clock())
+        known = {job: self.jobs[job]} if job in self.jobs else {}
+        wrong = {} if known else {job: str(record["wrong"])}
+        [state] = listing.list_jobs(self.engine, known, self.clock(), wrong)
+        state["task"] = state["task"] or str(record["definition"].get("task", ""))
+        return state | record
 
     def pause(self, asked: params.JobPath) -> Record:
         return self.ask("pause", asked.job)

@@ -11,7 +11,7 @@ from flask import Response, request
 
 from core import db
 from core.errors import JobChanged, JobRefused, UnknownJob
-from scheduler import job_listing, listing
+from scheduler import listing
 from scheduler.job_changes import Asked, change_job, create_job, delete_job
 from scheduler.web import params, records
 from scheduler.web.access import who
@@ -35,23 +35,15 @@ class JobDefinitions:
 
     def _job_reply(self, job_id: str, status: int) -> Response:
         self.api.jobs.refresh(self.api.engine)
-        with refused_as_problem():
-            record = job_listing.show_job(self.api.engine, self.api.jobs, job_id, self.api.clock())
-        known = {job_id: self.api.jobs[job_id]} if job_id in self.api.jobs else {}
-        idle = dict.fromkeys(records.Job.model_fields) | {"daemon_running": False}
-        idle["task"] = str(record["definition"].get("task", ""))
-        state = next(iter(listing.list_jobs(self.api.engine, known, self.api.clock())), idle)
-        record = state | record
+        record = self.api.describe_job(job_id)
         headers = {"ETag": f'"{record["version"] or 0}"', "Location": f"{PREFIX}/jobs/{job_id}"}
         return Response(listing.as_json(record), status, headers, content_type="application/json")
 
-    def create_job(self, asked: tuple[params.NoParams, params.NewJob], by: str = "api") -> Response:
+    def create_job(self, asked: tuple[params.NoParams, params.NewJob]) -> Response:
         """A job kept in the database; the daemon has it within two seconds."""
         body = asked[1]
         with refused_as_problem():
-            create_job(
-                self.api.writer(), self.api.jobs.of_file, body.job, body.table(), self._asked(body, by)
-            )
+            create_job(self.api.writer(), self.api.jobs.of_file, body.job, body.table(), self._asked(body))
         return self._job_reply(body.job, 201)
 
     def put_job(self, asked: tuple[params.JobPath, params.ChangedJob]) -> Response:
@@ -62,26 +54,26 @@ class JobDefinitions:
         """The keys given; null takes one away."""
         return self.change_job(*asked, whole=False)
 
-    def change_job(
-        self, path: params.JobPath, body: params.ChangedJob, *, whole: bool, by: str = "api"
-    ) -> Response:
-        asked = self._asked(body, by)
+    def change_job(self, path: params.JobPath, body: params.ChangedJob, *, whole: bool) -> Response:
+        asked = self._asked(body)
         with refused_as_problem():
             change_job(self.api.writer(), self.api.jobs.of_file, path.job, body.table(), asked, whole=whole)
         return self._job_reply(path.job, 200)
 
-    def delete_job(self, asked: params.JobPath, by: str = "api", version: int | None = None) -> Record:
+    def delete_job(self, asked: params.JobPath) -> Record:
         """Its runs stay; those that wait are skipped. Refused where other jobs need it."""
-        change = Asked(who(by), self.api.clock(), None, version if version is not None else _if_match())
+        change = Asked(who("api"), self.api.clock(), None, _if_match())
         with refused_as_problem():
             gone = delete_job(self.api.writer(), self.api.jobs.of_file, asked.job, change)
         return {"job": asked.job, "version": gone}
 
-    def _asked(self, body: params.JobKeys, by: str) -> Asked:
+    def _asked(self, body: params.JobKeys) -> Asked:
         with db.read(self.api.engine):  # a database that is not there is refused here, not made
             pass
         version = getattr(body, "version", None)
-        return Asked(who(by), self.api.clock(), body.reason, version if version is not None else _if_match())
+        return Asked(
+            who("api"), self.api.clock(), body.reason, version if version is not None else _if_match()
+        )
 
     def routes(self) -> list[Route]:
         nothing, job = params.NoParams, params.JobPath

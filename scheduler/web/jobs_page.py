@@ -8,10 +8,12 @@ from flask import request
 
 from core import db
 from scheduler import listing
+from scheduler.job_line import toml_of
 from scheduler.plugin_listing import list_plugins
 from scheduler.schedule_text import schedule_text
 from scheduler.task_catalogue import tasks
 from scheduler.web import params
+from scheduler.web.job_graph import condition_text, draw
 from scheduler.web.params_form import date_from, fields_of, params_from
 
 if TYPE_CHECKING:
@@ -28,12 +30,14 @@ COMMANDS = 10
 
 def list_jobs(site: Site) -> str:
     api = site.api
-    jobs = listing.list_jobs(api.engine, api.jobs, site.clock())
+    jobs = api.list_jobs(params.NoParams()).items
     strips = listing.recent_runs(api.engine, api.jobs, site.clock(), STRIP)
-    shown = [_shown(site, job) | {"strip": strips[job["job"]]} for job in jobs]
+    shown = [_shown(site, job) | {"strip": strips.get(job["job"], [])} for job in jobs]
     return site.render(
         "jobs.html",
         jobs=shown,
+        graph=draw(api.jobs, site.translate),
+        condition_text=condition_text,
         commands=listing.list_commands(api.engine, COMMANDS),
         plugins=list_plugins(api.engine),
     )
@@ -41,15 +45,25 @@ def list_jobs(site: Site) -> str:
 
 def show_job(site: Site, job: str) -> str:
     api = site.api
-    found = _shown(site, api.show_job(site.asked(params.JobPath, job=job)))
+    found = _shown(site, api.describe_job(site.asked(params.JobPath, job=job).job))
     runs = listing.recent_runs(api.engine, [job], site.clock(), STRIP)[job]
-    policy = api.jobs[job]
-    fields = fields_of(_schema(site, policy.task), policy.params)
-    return site.render("job.html", job=found | {"strip": runs}, policy=policy, fields=fields)
+    policy = api.jobs.get(job)
+    fields = fields_of(_schema(site, policy.task), policy.params) if policy else []
+    return site.render(
+        "job.html",
+        job=found | {"strip": runs},
+        policy=policy,
+        fields=fields,
+        definition=toml_of(job, found["definition"]),
+        condition_text=condition_text,
+    )
 
 
-def _shown(site: Site, job: Record) -> dict[str, Any]:
-    return job | {"schedule": schedule_text(site.api.jobs[job["job"]], site.translate)}
+def _shown(site: Site, record: Record) -> dict[str, Any]:
+    job = site.api.jobs.get(record["job"])
+    if job is None:
+        return record | {"schedule": "-", "description": ""}
+    return record | {"schedule": schedule_text(job, site.translate), "description": job.description}
 
 
 def pause(site: Site, job: str) -> Response:

@@ -46,14 +46,14 @@ CODES: dict[str, tuple[int, str]] = {
     "job_in_file": (
         409,
         N_(
-            "Jobs are defined in config/jobs.toml: change the file and restart the daemon. "
-            "Here a job can be paused, resumed and triggered"
+            "This job comes from the jobs file: change it there and restart the daemon. "
+            "Here it can be paused, resumed and triggered"
         ),
     ),
     "job_exists": (409, N_("There is a job of this name already")),
     "job_needed": (409, N_("Other jobs need this one")),
     "job_changed": (412, N_("Somebody else has changed the job meanwhile: look at it again")),
-    "job_refused": (422, N_("The definition of the job is not allowed; `errors` name the key and why")),
+    "job_refused": (422, N_("The definition of the job is not allowed")),
     "not_adjusted": (409, N_("A money fund has incomes and yields, and no NAV to adjust")),
     "alert_over": (409, N_("This alert is over; there is nothing to silence")),
     "not_decided": (409, N_("Nothing was decided about the row")),

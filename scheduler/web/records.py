@@ -170,7 +170,9 @@ class Task(Record):
 
 class Job(Record):
     job: str
+    name: str  # for people
     task: str
+    wrong: str | None  # why it is not run
     paused_since: datetime | None
     paused_by: str | None
     next_fire: datetime | None
@@ -190,7 +192,6 @@ class JobVersion(Record):
 class JobDetail(Job):
     kept_in: str  # file or database
     version: int | None
-    wrong: str | None  # why it is not run
     next_fires: list[datetime]
     definition: dict[str, Any]
     versions: list[JobVersion]

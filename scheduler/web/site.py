@@ -176,7 +176,14 @@ def words(site: Site) -> dict[str, Any]:
         "form_token": "" if cookie is None else form_token(cookie),
         "here": request.full_path.removesuffix("?"),
         **_in(_),
+        "job_cell": lambda job: wording.job_cell(job, _, _given_name(site, job)),
+        "job_name": lambda job: wording.job_name(job, _, _given_name(site, job)),
     }
+
+
+def _given_name(site: Site, job: str) -> str:
+    known = site.api.jobs.get(job)
+    return known.name if known is not None else ""
 
 
 def _with_language(code: str) -> str:
@@ -190,8 +197,6 @@ def _in(_: wording.Translate) -> dict[str, Callable[..., Any]]:
         "word": lambda status: _(wording.WORDS.get(status, str(status))),
         "symbol": lambda status: SYMBOLS.get(status, "·"),
         "colour": style_of,
-        "job_cell": lambda job: wording.job_cell(job, _),
-        "job_name": lambda job: wording.job_name(job, _),
         "duration": lambda seconds: wording.duration(seconds, _),
         "error_text": lambda text: wording.error_text(text, _),
         "one_line": wording.one_line,

@@ -57,6 +57,10 @@
   document.addEventListener("submit", (event) => {  // pressed once
     setTimeout(() => event.target.querySelectorAll("button").forEach((button) => { button.disabled = true; }));
   });
+  document.addEventListener("change", (event) => {  // of what is chosen the details, of the others not
+    const list = event.target.closest("select[data-opens]");
+    if (list) document.querySelectorAll(`details.${list.dataset.opens}`).forEach((item) => { item.open = item.dataset.of === list.value; });
+  });
   window.addEventListener("pageshow", () => document.querySelectorAll("button:disabled").forEach((b) => { b.disabled = false; }));
   if (parts().length) setTimeout(loop, seconds() * 1000);
 })();
