@@ -132,11 +132,15 @@ class RunContext:
         """Say what this transaction does; nobody hears of it unless it is committed. Raises EventRefused."""
         return events.publish(connection, topic, payload, self.now(), self.run_id)
 
+    def clean(self, text: str) -> str:
+        """Without secrets."""
+        for secret in self.settings.secrets():
+            text = text.replace(secret, "***")
+        return text
+
     def fail(self, reason: str, *, retry: bool) -> None:
         """Record a failed attempt; if even that is impossible, the supervisor will."""
-        for secret in self.settings.secrets():
-            reason = reason.replace(secret, "***")
-        self.outcome = End(RunStatus.FAILED, 0, reason, retry)
+        self.outcome = End(RunStatus.FAILED, 0, self.clean(reason), retry)
         try:
             with db.write(self.engine) as connection:
                 self._end(connection, self.outcome)

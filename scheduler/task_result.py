@@ -29,7 +29,8 @@ def end_with(context: RunContext, task: str, returned: Any) -> None:
     with context.commit() as commit:
         if returned.write is not None:
             returned.write(commit.connection)
-        commit.end(returned.status, returned.records, returned.reason, data)
+        reason = returned.reason and context.clean(returned.reason)
+        commit.end(returned.status, returned.records, reason, data)
 
 
 def _checked(task: str, result: TaskResult) -> str | None:

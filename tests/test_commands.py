@@ -373,7 +373,7 @@ def test_commands_are_answered_in_order_and_a_refused_one_leaves_nothing(
     assert [answered.id for answered in found] == asked
     assert [answered.status for answered in found] == ["DONE", "REFUSED", "REFUSED", "DONE", "DONE"]
     assert found[2].answer.startswith(
-        "unknown command 'explode'; there are pause, resume, trigger, cancel, retry"
+        "unknown command 'explode'; there are pause, resume, trigger, run task, cancel, retry"
     )
     with db.read(desk.engine) as connection:
         assert connection.execute(select(job_pause.c.job_id)).scalars().all() == ["validate"]

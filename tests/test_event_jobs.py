@@ -295,6 +295,8 @@ def test_the_figures_count_lag_and_what_is_parked(sqlite_engine: Engine) -> None
     with db.write(sqlite_engine) as connection:
         parked = {"event_id": made, "attempts": 3, "error": "no", "parked_at": NOW}
         connection.execute(insert(event_parked).values(subscriber="example.keep", **parked))
+        while events.number(connection):
+            pass
         found = event_listing.event_figures(connection)
     assert found.published == 2
     assert (found.lag, found.parked) == ({"example.keep": 2}, {"example.keep": 1})

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -14,11 +18,15 @@ from config.settings import ROOT
 from core import backup, db
 from core.errors import UsageError
 from scheduler import plugin_store, subscriptions
+from scheduler.job import PENDING
 from scheduler.plugin import Plugin
 from scheduler.plugin_probe import manifest_of
 from scheduler.task_catalogue import find as find_task
 from tests.conftest import NOW
+from tests.daemon import DaemonProcess, at, until
 
+DAY = date(2025, 11, 27)
+SECRET = "s3cr3t-of-the-plugin"
 VERSION = """
 import sqlalchemy as sa
 from scheduler.plugin import Plugin, Subscriber
@@ -132,6 +140,72 @@ def test_a_new_version_has_its_tables_before_its_subscriber_is_called(
     look()
     assert subscriptions.subscribers(engine).keys() == {"growing.hear"}
     assert {"growing_heard", "growing_more"} <= set(inspect(engine).get_table_names())
+
+
+@pytest.fixture
+def house(sqlite_engine: Engine, tmp_path: Path) -> Iterator[DaemonProcess]:
+    """A daemon with a sound plugin that is on, and a secret."""
+    jobs = tmp_path / "jobs.toml"
+    jobs.write_text('[idle]\ntask = "size_watch"\ncron = { month = 6, day = 1 }\n', encoding="utf-8")
+    process = DaemonProcess(sqlite_engine, tmp_path, "http://127.0.0.1:1", at(DAY, 10), jobs)
+    process.environment |= {
+        "NAVKEEPER_PLUGINS": "tests.zoo.sound",
+        "NAVKEEPER_LANGUAGE": "en",
+        "NAVKEEPER_SECRETS": json.dumps({"key": SECRET}),
+        "PYTHONPATH": str(ROOT),
+    }
+    said = process.main("plugins", "enable", "sound")
+    assert said.returncode == 0, said.stderr
+    with process:
+        yield process
+
+
+def ended(process: DaemonProcess, job: str) -> Any:
+    def newest() -> Any:
+        return next((row for row in reversed(process.runs()) if row.job_id == job), None)
+
+    return until(newest, lambda row: row is not None and row.status not in PENDING, f"the end of {job}")
+
+
+def test_what_runs_goes_on_while_its_job_is_deleted_and_its_plugin_switched_off(
+    house: DaemonProcess, tmp_path: Path
+) -> None:
+    params = json.dumps({"text": "x", "count": 3, "until": str(tmp_path / "go")})
+    made = house.main(
+        "jobs", "create", "marks", "--task", "sound.mark", "--on", "sound.never", "--params", params
+    )
+    assert made.returncode == 0, made.stderr
+    until(lambda: house.main("jobs", "trigger", "marks"), lambda done: done.returncode == 0, "the trigger")
+    until(house.runs, lambda rows: bool(rows) and rows[-1].status == "RUNNING", "the run")
+    assert house.main("jobs", "delete", "marks").returncode == 0
+    assert house.main("plugins", "disable", "sound").returncode == 0
+    (tmp_path / "go").touch()
+    run = ended(house, "marks")
+    with db.read(house.engine) as connection:
+        marks = connection.scalar(sa.select(sa.func.count()).select_from(sa.table("sound_mark")))
+    assert (run.status, marks) == ("SUCCESS", 3)
+    refused = house.main("tasks", "run", "sound.mark", "--param", "text=y")
+    assert (refused.returncode, "main.py plugins enable sound" in refused.stderr) == (2, True)
+    assert house.main("jobs", "trigger", "marks").returncode == 2
+
+
+def test_no_secret_is_left_anywhere(house: DaemonProcess, tmp_path: Path) -> None:
+    assert house.main("tasks", "run", "sound.secret").returncode == 0
+    run = ended(house, "sound.secret")
+    assert (run.status, run.reason) == ("PARTIAL", "could not ask with ***")
+    replies = [
+        house.main(*words).stdout
+        for words in (
+            ("runs", "show", str(run.id)),
+            ("runs", "log", str(run.id)),
+            ("events", "--json"),
+            ("plugins",),
+        )
+    ]
+    assert "the secret is ***" in replies[1]
+    assert all(reply and SECRET not in reply for reply in replies)
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
 
 
 def test_a_backup_holds_the_tables_of_plugins(engine: Engine, tmp_path: Path) -> None:

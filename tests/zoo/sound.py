@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import sqlalchemy as sa
 
 from scheduler.plugin import Params, Plugin, Task, TaskResult
@@ -19,6 +22,7 @@ print("printed while it is imported")
 class MarkParams(Params):
     text: str
     count: int = 1
+    until: str = ""  # a file, whose coming is waited for
 
 
 def first(op):
@@ -33,6 +37,8 @@ def first(op):
 
 def mark(context, params):
     context.progress(1, 1, "marks")
+    while params.until and not Path(params.until).exists():
+        time.sleep(0.02)
 
     def write(connection):
         connection.execute(sa.insert(MARKS), [{"text": params.text}] * params.count)
@@ -42,7 +48,7 @@ def mark(context, params):
 
 def secret(context, _params):
     context.log.warning("the secret is %s", context.secret("key"))
-    return TaskResult()
+    return TaskResult(status="PARTIAL", reason=f"could not ask with {context.secret('key')}")
 
 
 PLUGIN = Plugin(
