@@ -35,6 +35,7 @@ OF_RUNS = (
     "job_run",
     "run_attempt",
     "run_event",
+    "event_order",
     "data_update_log",
     "daemon",
     "nav_version",
