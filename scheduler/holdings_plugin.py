@@ -15,6 +15,7 @@ from sqlalchemy import delete, insert
 
 from core.errors import UsageError
 from core.holdings import ledger
+from core.holdings.migrations import MIGRATIONS
 from core.holdings.tables import holdings_choice, holdings_plan, metadata
 from scheduler.job import RunStatus
 from scheduler.plugin import Params, Plugin, Task, TaskResult
@@ -22,7 +23,6 @@ from scheduler.task_params import InstantText
 from scheduler.task_parts import calendar_of
 
 if TYPE_CHECKING:
-    from alembic.operations import Operations
     from sqlalchemy import Connection, Table
 
     from scheduler.run_context import RunContext
@@ -159,11 +159,6 @@ def _told(totals: dict[str, dict[str, float]]) -> dict[str, Any]:
     return {"portfolios": {name: totals[name] for name in names[:MOST_TOLD]}} | left_out
 
 
-def _first(op: Operations) -> None:
-    """As the tables were in 1.0."""
-    metadata.create_all(op.get_bind())
-
-
 PLUGIN = Plugin(
     id="holdings",
     version="1.0",
@@ -183,5 +178,5 @@ PLUGIN = Plugin(
         ),
     ),
     tables=metadata,
-    migrations=(_first,),
+    migrations=MIGRATIONS,
 )
