@@ -170,7 +170,7 @@ def any_without_position(connection: Connection) -> bool:
 
 
 def last_position(connection: Connection) -> int:
-    return int(connection.execute(select(event_order.c.last)).scalar_one())
+    return connection.execute(select(event_order.c.last)).scalar() or 0
 
 
 def of_topic(wanted: str) -> ColumnElement[bool]:

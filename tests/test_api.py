@@ -255,7 +255,7 @@ def test_jobs_of_the_file_are_not_edited_here(filled: Engine) -> None:
         reply = client.open(f"/api/v1{path}", method=method, headers=bearer(ADMIN))
         assert reply.json is not None
         assert (reply.status_code, reply.json["code"]) == (409, "job_in_file")
-        assert "config/jobs.toml" in reply.json["title"]
+        assert "comes from the jobs file" in reply.json["title"]
     assert problem(client, "/jobs/moon", "DELETE", headers=bearer(ADMIN)) == (404, "unknown_job")
     assert problem(client, "/jobs/moon/pause", "POST", headers=bearer(ADMIN)) == (404, "unknown_job")
     assert problem(client, "/runs/99/retry", "POST", headers=bearer(ADMIN)) == (404, "unknown_run")
