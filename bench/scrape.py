@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import Double, Engine, create_engine, func, insert, literal, select
+from sqlalchemy import Connection, Double, Engine, create_engine, func, insert, literal, select
 from sqlalchemy.engine import URL
 
 from config.settings import ROOT
@@ -83,6 +83,17 @@ def fill(engine: Engine, rows: int, runs: int) -> None:
             connection.exec_driver_sql(
                 "ANALYZE TABLE job_run, run_event, run_attempt, tmp_fund_nav, fund_metrics"
             )
+            _settle(connection)
+
+
+def _settle(connection: Connection) -> None:
+    """Until the server has written out what was filled in: that is no part of being watched."""
+    connection.exec_driver_sql("SET GLOBAL innodb_max_dirty_pages_pct = 0")
+    dirty = "SHOW GLOBAL STATUS LIKE 'Innodb_buffer_pool_pages_dirty'"
+    until(
+        lambda: int(connection.exec_driver_sql(dirty).one()[1]), lambda pages: pages < 100, "clean pages", 120
+    )
+    connection.exec_driver_sql("SET GLOBAL innodb_max_dirty_pages_pct = 90")
 
 
 def _fill_navs(engine: Engine, codes: list[str], days: list[date]) -> None:

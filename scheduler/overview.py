@@ -375,8 +375,9 @@ def _chain_date(
     """The night to show: tonight's as soon as one of its runs exists, else the one that should be done."""
     nightly = [job.id for job in jobs.values() if _nightly(job)]
     run = job_run.c
-    of_nights = select(func.max(run.business_date)).where(run.job_id.in_(nightly))
-    newest: date | None = connection.scalar(of_nights)
+    # By job: of each the index has the newest at its end.
+    of_nights = select(func.max(run.business_date)).where(run.job_id.in_(nightly)).group_by(run.job_id)
+    newest: date | None = max(connection.scalars(of_nights), default=None)
     if newest and calendar and newest > calendar.sessions[0]:
         newest = calendar.last_session(newest)  # a holiday's runs are only SKIPPED
     return max((day for day in (newest, expected) if day is not None), default=None)
